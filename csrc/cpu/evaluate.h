@@ -1,0 +1,71 @@
+// The body that each instruction set compiles for itself: everything below is local to one object file, so that
+// no wider instruction leaks into code that a lesser processor runs. The including file defines
+//   GKM_VECTOR_BYTES   bytes of a vector
+//   GKM_TILE_VECTORS   vectors across a tile
+//   GKM_EVALUATE       the entry's name
+#pragma once
+
+#define GKM_LAMBDA __attribute__((always_inline))
+#define GKM_TILE_ROWS 64
+#define GKM_ADJOINT_ROWS 32
+
+#include "vector.h"
+//
+#include "bank.h"
+//
+#include "passes.h"
+//
+#include "tile.h"
+//
+#include "adjoint.h"
+#include "gather.h"
+
+namespace {
+
+// The gradient by taps_w is that by taps_h of the transposed form: the axes commute.
+gkm::Form transposed(gkm::Form form) {
+  const auto swap = [](auto& a, auto& b) {
+    const auto t = a;
+    a = b;
+    b = t;
+  };
+  form.target = gkm::Target::grad_taps_h;
+  swap(form.H, form.W);
+  swap(form.taps_w, form.taps_h);
+  for (gkm::Planes* planes : {&form.x, &form.y, &form.coeffs}) swap(planes->row, planes->column);
+  return form;
+}
+
+template <class S>
+void evaluate(const gkm::Form& form, const gkm::Runtime& runtime) {
+  using gkm::Target;
+  switch (form.target) {
+    case Target::blur:
+      return Gather<Target::blur, S>(form, runtime).run();
+    case Target::blur_adjoint:
+      return Adjoint<S>(form, runtime).run();
+    case Target::correlate:
+      return Gather<Target::correlate, S>(form, runtime).run();
+    case Target::grad_mix:
+      return Gather<Target::grad_mix, S>(form, runtime).run();
+    case Target::grad_taps_w:
+      return evaluate<S>(transposed(form), runtime);
+    case Target::grad_taps_h:
+      return Gather<Target::grad_taps_h, S>(form, runtime).run();
+  }
+}
+
+}  // namespace
+
+void gkm::GKM_EVALUATE(const Form& form, const Runtime& runtime) {
+  switch (form.storage) {
+    case Storage::f32:
+      return evaluate<float>(form, runtime);
+    case Storage::f64:
+      return evaluate<double>(form, runtime);
+    case Storage::bf16:
+      return evaluate<bf16>(form, runtime);
+    case Storage::f16:
+      return evaluate<f16>(form, runtime);
+  }
+}

@@ -1,0 +1,14 @@
+// The kernels for other processors, in 128-bit vectors of the compiler's (NEON on ARM).
+#if !defined(__x86_64__)
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <new>
+
+#include "form.h"
+
+#define GKM_VECTOR_BYTES 16
+#define GKM_TILE_VECTORS 4
+#define GKM_EVALUATE evaluate_generic
+#include "evaluate.h"
+#endif

@@ -1,0 +1,115 @@
+// How an image is cut into tiles, and how tiles are read from strided images and written back.
+#pragma once
+
+namespace {
+
+constexpr int64_t kTileRows = GKM_TILE_ROWS;
+constexpr int64_t kLeastRows = 16;
+
+GKM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+GKM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
+
+struct Tile {
+  int64_t b;
+  int64_t y, rows;
+  int64_t x, columns;
+};
+
+// An axis of n cut into strips of `size`, but for the last, of at least `least` where there are several.
+struct Strips {
+  int64_t n, size, count;
+
+  Strips(int64_t n, int64_t size, int64_t least)
+      : n(n), size(size), count(n <= size ? 1 : (n - least) / size + 1) {}
+  int64_t begin(int64_t i) const { return i * size; }
+  int64_t length(int64_t i) const { return i + 1 < count ? size : n - i * size; }
+  int64_t longest() const { return max(length(0), length(count - 1)); }
+};
+
+// Scratch is carved from one block per thread.
+class Arena {
+ public:
+  explicit Arena(void* memory) : next_(static_cast<char*>(memory)) {}
+
+  template <class T>
+  T* take(int64_t n) {
+    T* taken = reinterpret_cast<T*>(next_);
+    next_ += bytes<T>(n);
+    return taken;
+  }
+  template <class T>
+  static size_t bytes(int64_t n) {
+    return (size_t(n) * sizeof(T) + 63) / 64 * 64;
+  }
+
+ private:
+  char* next_;
+};
+
+template <class S>
+GKM_INLINE const S* plane(const gkm::Planes& planes, int64_t b, int64_t m, int64_t c) {
+  return static_cast<const S*>(planes.data) + b * planes.batch + m * planes.map + c * planes.channel;
+}
+
+// One row of an image with its border, x - halo .. x + columns + halo, then zeros up to kTileWidth + halo.
+template <class S>
+void read_row_with_halo(const S* row, int64_t stride, int64_t n, gkm::Padding padding, int64_t x, int64_t columns,
+                        int64_t halo, Acc<S>* out) {
+  using A = Acc<S>;
+  const int64_t from = x - halo, to = x + columns + halo;
+  const auto border = [&](int64_t i) {
+    const int64_t source = border_index(i, n, padding);
+    return source < 0 ? A(0) : to_acc(row[source * stride]);
+  };
+  int64_t i = from;
+  for (; i < min(0, to); ++i) *out++ = border(i);
+  const int64_t inside = min(to, n);
+  if (stride == 1) {
+    for (; i + kLanes<A> <= inside; i += kLanes<A>, out += kLanes<A>) write(out, load(row + i));
+  }
+  for (; i < inside; ++i) *out++ = to_acc(row[i * stride]);
+  for (; i < to; ++i) *out++ = border(i);
+  for (; i < x + kTileWidth<A> + halo; ++i) *out++ = A(0);
+}
+
+// The tile of a plane as rows of kTileWidth in storage type: in place where it can be, else a copy with zeros
+// beside the image.
+template <class S>
+struct TileRows {
+  const S* data;
+  int64_t stride;
+
+  TileRows(const gkm::Planes& planes, const S* plane, const Tile& tile, int64_t W, S* room) {
+    constexpr int64_t T = kTileWidth<Acc<S>>;
+    const S* corner = plane + tile.y * planes.row + tile.x * planes.column;
+    if (planes.column == 1 && tile.x + T <= W) {
+      data = corner;
+      stride = planes.row;
+      return;
+    }
+    for (int64_t k = 0; k < tile.rows; ++k) {
+      for (int64_t x = 0; x < T; ++x) {
+        room[k * T + x] = x < tile.columns ? corner[k * planes.row + x * planes.column] : S{};
+      }
+    }
+    data = room;
+    stride = T;
+  }
+  GKM_INLINE Vec<Acc<S>> operator()(int64_t k, int v) const { return load(data + k * stride + v * kLanes<Acc<S>>); }
+};
+
+// A tile of sums, rows of kTileWidth, to a contiguous plane of the output.
+template <class S>
+void write_tile(const Acc<S>* sums, const Tile& tile, int64_t W, S* plane) {
+  using A = Acc<S>;
+  constexpr int L = kLanes<A>;
+  for (int64_t k = 0; k < tile.rows; ++k) {
+    S* out = plane + (tile.y + k) * W + tile.x;
+    const A* row = sums + k * kTileWidth<A>;
+    int64_t x = 0;
+    for (; x + L <= tile.columns; x += L) store(out + x, load(row + x));
+    if (x < tile.columns) store_lanes(out + x, load(row + x), tile.columns - x);
+  }
+}
+
+}  // namespace

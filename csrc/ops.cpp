@@ -1,0 +1,165 @@
+// The binding of the CPU kernels, through LibTorch's stable ABI: one build serves torch 2.11 and newer.
+//
+// gkm_ops/ops.py owns the public ops, their checks and their derivatives; it calls this one function with
+// arguments that have been checked, and with an output to fill.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
+
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "cpu/form.h"
+#include "cpu/isa.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// In the order of kInstructionSets.
+constexpr void (*kEvaluate[])(const gkm::Form&, const gkm::Runtime&) = {
+#if defined(__x86_64__)
+    gkm::evaluate_avx512,
+    gkm::evaluate_avx2,
+    gkm::evaluate_sse2,
+#else
+    gkm::evaluate_generic,
+#endif
+};
+
+gkm::Storage storage_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float:
+      return gkm::Storage::f32;
+    case ScalarType::Double:
+      return gkm::Storage::f64;
+    case ScalarType::BFloat16:
+      return gkm::Storage::bf16;
+    case ScalarType::Half:
+      return gkm::Storage::f16;
+    default:
+      throw std::invalid_argument("a floating-point type that the kernels do not know");
+  }
+}
+
+// [B, C, H, W], or [B, M, H, W] and [B, M, C, H, W] for coefficients.
+gkm::Planes planes_of(const Tensor& tensor, bool maps) {
+  const int64_t dim = tensor.dim();
+  gkm::Planes planes;
+  planes.data = tensor.data_ptr();
+  planes.batch = tensor.stride(0);
+  (maps ? planes.map : planes.channel) = tensor.stride(1);
+  if (dim == 5) planes.channel = tensor.stride(2);
+  planes.row = tensor.stride(dim - 2);
+  planes.column = tensor.stride(dim - 1);
+  return planes;
+}
+
+template <class T>
+void append_doubles(const Tensor& tensor, int64_t dim, const T* data, std::vector<double>& out) {
+  if (dim == tensor.dim()) {
+    out.push_back(static_cast<double>(*data));
+    return;
+  }
+  for (int64_t i = 0; i < tensor.size(dim); ++i) append_doubles(tensor, dim + 1, data + i * tensor.stride(dim), out);
+}
+
+// Taps and mixes are small and of any floating type: the kernels take them as doubles.
+std::vector<double> doubles_of(const std::optional<Tensor>& tensor) {
+  std::vector<double> out;
+  if (!tensor.has_value()) return out;
+  out.reserve(tensor->numel());
+  const void* data = tensor->data_ptr();
+  switch (storage_of(*tensor)) {
+    case gkm::Storage::f32:
+      append_doubles(*tensor, 0, static_cast<const float*>(data), out);
+      break;
+    case gkm::Storage::f64:
+      append_doubles(*tensor, 0, static_cast<const double*>(data), out);
+      break;
+    case gkm::Storage::bf16:
+      append_doubles(*tensor, 0, static_cast<const torch::headeronly::BFloat16*>(data), out);
+      break;
+    case gkm::Storage::f16:
+      append_doubles(*tensor, 0, static_cast<const torch::headeronly::Half*>(data), out);
+      break;
+  }
+  return out;
+}
+
+void parallel_for(int64_t n, void (*body)(void*, int64_t), void* context) {
+  torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(context, i);
+  });
+}
+
+// One block per thread, kept for the next call: a fresh one would be paid for in page faults.
+void* scratch(size_t bytes) {
+  struct Free {
+    void operator()(void* block) const { std::free(block); }
+  };
+  thread_local std::unique_ptr<void, Free> block;
+  thread_local size_t capacity = 0;
+  if (bytes > capacity) {
+    block.reset();
+    capacity = 0;
+    block.reset(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+    if (!block) throw std::bad_alloc();
+    capacity = bytes;
+  }
+  return block.get();
+}
+
+void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional<Tensor> y,
+              std::optional<Tensor> coeffs, std::optional<Tensor> taps_w, std::optional<Tensor> taps_h,
+              std::optional<Tensor> mix, std::vector<int64_t> radii, int64_t padding) {
+  const Tensor& image = x.has_value() ? *x : *y;
+  const Tensor& taps = taps_w.has_value() ? *taps_w : *taps_h;
+  const std::vector<double> doubles_w = doubles_of(taps_w), doubles_h = doubles_of(taps_h), doubles_mix = doubles_of(mix);
+
+  gkm::Form form;
+  form.target = static_cast<gkm::Target>(target);
+  form.storage = storage_of(image);
+  form.padding = static_cast<gkm::Padding>(padding);
+  form.B = image.size(0);
+  form.H = image.size(2);
+  form.W = image.size(3);
+  form.M = taps.size(taps.dim() - 2);
+  form.K = taps.size(taps.dim() - 1);
+  form.channel_banks = taps.dim() == 3;
+  form.channel_coeffs = (coeffs.has_value() ? *coeffs : out).dim() == 5;
+  if (form.target == gkm::Target::grad_mix) {
+    form.O = y->size(1);
+    form.C = x->size(1);
+  } else if (mix.has_value()) {
+    form.O = mix->size(1);
+    form.C = mix->size(2);
+  } else {
+    form.O = form.C = image.size(1);
+  }
+  if (x.has_value()) form.x = planes_of(*x, false);
+  if (y.has_value()) form.y = planes_of(*y, false);
+  if (coeffs.has_value()) form.coeffs = planes_of(*coeffs, true);
+  form.taps_w = taps_w.has_value() ? doubles_w.data() : nullptr;
+  form.taps_h = taps_h.has_value() ? doubles_h.data() : nullptr;
+  form.mix = mix.has_value() ? doubles_mix.data() : nullptr;
+  form.radii = radii.data();
+  form.out = out.data_ptr();
+  kEvaluate[gkm::instruction_set()](form, gkm::Runtime{parallel_for, scratch});
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(gkm_ops_cpu, library) {
+  library.def(
+      "evaluate(int target, Tensor(a!) out, Tensor? x, Tensor? y, Tensor? coeffs, Tensor? taps_w, Tensor? taps_h, "
+      "Tensor? mix, int[] radii, int padding) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(gkm_ops_cpu, CPU, library) { library.impl("evaluate", TORCH_BOX(&evaluate)); }

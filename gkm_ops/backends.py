@@ -1,0 +1,119 @@
+"""Which implementation serves a call: the best that can, or the one that was asked for.
+
+A backend is a set of functions with the names and arguments of the registered ops (`gkm_ops.ops`), plus
+a rule that says which device and dtype it refuses and why.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType, TracebackType
+
+import torch
+from torch import Tensor
+
+_ENVIRONMENT_VARIABLE = "GKM_OPS_BACKEND"
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One implementation of the op family.
+
+    Attributes:
+        name: what `use_backend` takes.
+        module: a module with a function for each op and `refusal(device_type, dtype)`, which returns
+            None where it can serve and otherwise a sentence that says why not.
+    """
+
+    name: str
+    module: ModuleType
+
+    def refusal(self, device_type: str, dtype: torch.dtype) -> str | None:
+        return self.module.refusal(device_type, dtype)
+
+    def implementation(self, op: str) -> Callable[..., Tensor]:
+        return getattr(self.module, op)
+
+
+# Best first.
+_MODULES = {"cpu": "gkm_ops.cpu", "eager": "gkm_ops.reference"}
+_forced: str | None = None
+_backends: dict[str, Backend] = {}
+
+
+def available_backends(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
+    """What each backend says to serving a device and dtype.
+
+    Returns:
+        A dict of every backend's name, best first, to ``"available"`` or the reason why it cannot serve.
+
+    Example:
+        >>> available_backends()["eager"]
+        'available'
+    """
+    device_type = torch.device(device).type
+    return {name: _load(name).refusal(device_type, dtype) or "available" for name in _MODULES}
+
+
+class use_backend:  # noqa: N801
+    """Force one backend for all calls, from now on or for a ``with`` block.
+
+    The setting is the process's, so that backward passes on other threads follow it. It outranks the
+    environment variable ``GKM_OPS_BACKEND``, which forces a backend from the start.
+
+    Args:
+        name: a name from `available_backends`, or None for the best that can serve each call.
+
+    Raises:
+        ValueError: an unknown name. A forced backend that cannot serve a call makes that call raise a
+            RuntimeError with the reason.
+
+    Example:
+        >>> with use_backend("eager"):
+        ...     y = gkm_blur(x, coeffs, bank)
+    """
+
+    def __init__(self, name: str | None) -> None:
+        global _forced
+        self._previous = _forced
+        _forced = None if name is None else _known(name, "use_backend")
+
+    def __enter__(self) -> use_backend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        global _forced
+        _forced = self._previous
+
+
+def choose(device_type: str, dtype: torch.dtype) -> Backend:
+    """The backend that serves a call on this device and dtype."""
+    name = _forced or os.environ.get(_ENVIRONMENT_VARIABLE)
+    if name:
+        backend = _load(_known(name, _ENVIRONMENT_VARIABLE))
+        reason = backend.refusal(device_type, dtype)
+        if reason is not None:
+            raise RuntimeError(f"backend {name!r} was asked for and cannot serve {dtype} on {device_type}: {reason}")
+        return backend
+    for candidate in _MODULES:
+        backend = _load(candidate)
+        if backend.refusal(device_type, dtype) is None:
+            return backend
+    raise AssertionError("the eager backend serves every call")
+
+
+def _known(name: str, source: str) -> str:
+    if name not in _MODULES:
+        raise ValueError(f"{source}: got {name!r}, wanted one of {sorted(_MODULES)}")
+    return name
+
+
+def _load(name: str) -> Backend:
+    if name not in _backends:
+        _backends[name] = Backend(name, importlib.import_module(_MODULES[name]))
+    return _backends[name]

@@ -1,0 +1,5 @@
+"""Modules over the op family."""
+
+from gkm_ops.nn.mixture import GaussianMixtureBlur
+
+__all__ = ["GaussianMixtureBlur"]
