@@ -9,6 +9,10 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include <cstdlib>
 #include <memory>
 #include <optional>
@@ -99,19 +103,25 @@ void parallel_for(int64_t n, void (*body)(void*, int64_t), void* context) {
   });
 }
 
-// One block per thread, kept for the next call: a fresh one would be paid for in page faults.
+// One block per thread, kept for the next call: a fresh one would be paid for in page faults. On huge pages where
+// the system has them, so that its hundreds of rows do not fight over the table of recent addresses.
 void* scratch(size_t bytes) {
   struct Free {
     void operator()(void* block) const { std::free(block); }
   };
+  constexpr size_t kHugePage = size_t(1) << 21;
   thread_local std::unique_ptr<void, Free> block;
   thread_local size_t capacity = 0;
   if (bytes > capacity) {
+    const size_t rounded = (bytes + kHugePage - 1) / kHugePage * kHugePage;
     block.reset();
     capacity = 0;
-    block.reset(std::aligned_alloc(64, (bytes + 63) / 64 * 64));
+    block.reset(std::aligned_alloc(kHugePage, rounded));
     if (!block) throw std::bad_alloc();
-    capacity = bytes;
+#if defined(__linux__)
+    madvise(block.get(), rounded, MADV_HUGEPAGE);
+#endif
+    capacity = rounded;
   }
   return block.get();
 }

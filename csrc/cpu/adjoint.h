@@ -17,7 +17,7 @@ class Adjoint {
   using A = Acc<S>;
   using V = Vec<A>;
   static constexpr int L = kLanes<A>;
-  static constexpr int64_t T = kTileWidth<A>;
+  static constexpr int64_t T = kBlock<A>;
 
  public:
   Adjoint(const gkm::Form& form, const gkm::Runtime& runtime)
@@ -30,7 +30,7 @@ class Adjoint {
         strips_y_(form.H + 2 * extension_, max(kAdjointRows, 2 * radius_ + 1), 2 * radius_ + 1) {
     const int64_t banks = form.channel_banks ? form.C : 1;
     banks_ = memory_.zeroed<Bank<A>>(banks);
-    for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
+    for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, kernel_order(form, c, c + 1, memory_), memory_);
   }
 
   void run() {
@@ -84,9 +84,9 @@ class Adjoint {
           const int64_t first = tile.x - bank.radius + g * T;
           weigh(bank, i, c, tile, first, s.weighed);
           A* out = s.columns + i * tile.rows * width + g * T;
-          blur_columns(s.weighed, bank.taps_h_reversed + i * (2 * bank.radius + 1), bank.radii[i], tile.rows,
+          blur_columns(s.weighed, T, bank.taps_h_reversed + i * (2 * bank.radius + 1), bank.radii[i], tile.rows,
                        [&](int64_t k, const V* sums) GKM_LAMBDA {
-                         for (int v = 0; v < kVectors; ++v) write(out + k * width + v * L, sums[v]);
+                         GKM_EACH_VECTOR(v) write(out + k * width + v * L, sums[v]);
                        });
         }
       }
@@ -110,7 +110,7 @@ class Adjoint {
         __builtin_memset(out, 0, size_t(T) * sizeof(A));
         continue;
       }
-      for (int v = 0; v < kVectors; ++v) {
+      GKM_EACH_VECTOR(v) {
         const int64_t x = first + v * L;
         const V weight = load_bounded(coeffs + k * form_.coeffs.row, x, form_.W, form_.coeffs.column);
         const auto y = [&](int64_t o) GKM_LAMBDA {

@@ -1,13 +1,16 @@
 // The body that each instruction set compiles for itself: everything below is local to one object file, so that
 // no wider instruction leaks into code that a lesser processor runs. The including file defines
 //   GKM_VECTOR_BYTES   bytes of a vector
-//   GKM_TILE_VECTORS   vectors across a tile
 //   GKM_EVALUATE       the entry's name
 #pragma once
 
 #define GKM_LAMBDA __attribute__((always_inline))
-#define GKM_TILE_ROWS 64
+#ifndef GKM_TILE_ROWS
+#define GKM_TILE_ROWS 32
+#define GKM_TILE_BYTES 256
+#define GKM_GROUP_BYTES 230000
 #define GKM_ADJOINT_ROWS 32
+#endif
 
 #include "vector.h"
 //

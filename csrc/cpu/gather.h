@@ -1,8 +1,10 @@
 // The ops that read blurred versions of x: blur, correlate, and the gradients by mix and by taps_h.
 //
-// One tile at a time, colour by colour: a row pass blurs the tile's rows and their halo by all kernels into
-// scratch that fits the second-level cache; a column pass finishes each kernel in registers and spends the
-// result at once, on the output it weighs into. No blurred image ever reaches memory.
+// One tile at a time. A row pass blurs the tile's rows and their halo into scratch that fits the second-level
+// cache; a column pass finishes each kernel in registers and spends the result at once, on the output it weighs
+// into. No blurred image ever reaches memory. The kernels go in groups, as many as fit that cache for all colours
+// together, so that the coefficients, the bulk of the traffic, are read from memory once for all colours; a group
+// of kernels of similar radius makes only the pair sums that it needs.
 #pragma once
 
 namespace {
@@ -10,6 +12,10 @@ namespace {
 // Sums over pixels are made per slab, a fixed share of the tiles, then slab by slab: equal bits on any
 // number of threads.
 constexpr int64_t kSlabs = 64;
+
+// Bytes of scratch for row-blurred tiles: what leaves room for the rest in a second-level cache of 512 KiB.
+constexpr int64_t kGroupBytes = GKM_GROUP_BYTES;
+constexpr int64_t kLeastGroup = 4;
 
 template <gkm::Target kTarget, class S>
 class Gather {
@@ -23,9 +29,11 @@ class Gather {
   Gather(const gkm::Form& form, const gkm::Runtime& runtime)
       : form_(form), runtime_(runtime), strips_x_(form.W, T, 1), strips_y_(form.H, kTileRows, kLeastRows) {
     const int64_t banks = form.channel_banks ? form.C : 1;
+    const int64_t* order = kernel_order(form, 0, banks, memory_);
     banks_ = memory_.zeroed<Bank<A>>(banks);
-    for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
+    for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, order, memory_);
     for (int64_t c = 0; c < banks; ++c) radius_ = max(radius_, banks_[c].radius);
+    make_groups();
   }
 
   void run() {
@@ -52,14 +60,13 @@ class Gather {
 
  private:
   struct Scratch {
-    A* samples;   // rows of x with the halo, one at a time
-    A* pairs;     // what blur_row shares among kernels
-    A* blurred;   // [M, rows + 2 radius, T], after the row pass
-    A* images;    // [O, rows, T]: the output's tile, or that of y
-    A* maps;      // [M, rows, T]: correlate's output
-    A* weights;   // [rows, T]: coefficients times y, for grad_taps_h
-    V* partial;   // [O], for grad_mix
-    S* room;      // [rows, T], where the coefficients cannot be read in place
+    A* samples;  // [C, rows + 2 radius, T + 2 radius]: the tile of x with its halo
+    A* pairs;    // [kRowBlock, radius + 1, T]: what blur_rows shares among kernels
+    A* blurred;  // [C, group, rows + 2 radius, T]: after the row pass
+    A* images;   // [O, rows, T]: the output's tile, or that of y
+    A* coeffs;   // [rows, T]: the tile of one map, times y for grad_taps_h
+    A* map;      // [rows, T]: correlate's output for one kernel
+    V* partial;  // [O], for grad_mix
   };
 
   int64_t sum_count() const {
@@ -67,12 +74,39 @@ class Gather {
     return (form_.channel_banks ? form_.C : 1) * form_.M * form_.K;
   }
 
+  const Bank<A>& bank(int64_t c) const { return banks_[form_.channel_banks ? c : 0]; }
+
+  // Rows of one kernel of a group in scratch.
+  int64_t group_rows(const Bank<A>& bank, Group group, int64_t tile_rows) const {
+    return tile_rows + 2 * group_radius(bank, group);
+  }
+
+  void make_groups() {
+    groups_ = memory_.zeroed<Group>(form_.M);
+    const int64_t row_bytes = form_.C * T * int64_t(sizeof(A));
+    for (int64_t from = 0; from < form_.M; from = groups_[group_count_++].to) {
+      Group& group = groups_[group_count_];
+      group = {from, from + 1};
+      while (group.to < form_.M) {
+        const Group larger{from, group.to + 1};
+        const int64_t rows = (larger.to - from) * group_rows(banks_[0], larger, strips_y_.longest());
+        if (rows * row_bytes > kGroupBytes && larger.to - from > kLeastGroup) break;
+        group = larger;
+      }
+    }
+    for (int64_t g = 0; g < group_count_; ++g) {
+      for (int64_t c = 0; c < form_.C; ++c) {
+        const int64_t rows = group_rows(bank(c), groups_[g], strips_y_.longest());
+        group_size_ = max(group_size_, (groups_[g].to - groups_[g].from) * rows * T);
+      }
+    }
+  }
+
   Scratch scratch() const {
-    const int64_t tile = strips_y_.longest() * T, R = radius_;
-    const bool maps = kTarget == gkm::Target::correlate;
-    const int64_t sizes[] = {T + 2 * R + L, (2 * R + 1) * T,  form_.M * (strips_y_.longest() + 2 * R) * T,
-                             form_.O * tile, maps ? form_.M * tile : 0, tile};
-    size_t bytes = Arena::bytes<V>(form_.O) + Arena::bytes<S>(tile);
+    const int64_t rows = strips_y_.longest(), tile = rows * T, R = radius_;
+    const int64_t sizes[] = {form_.C * (rows + 2 * R) * (T + 2 * R), kRowBlock * (R + 1) * T,
+                             form_.C * group_size_, form_.O * tile, tile, tile};
+    size_t bytes = Arena::bytes<V>(form_.O);
     for (int64_t size : sizes) bytes += Arena::bytes<A>(size);
     Arena arena(runtime_.scratch(bytes));
     Scratch s;
@@ -80,10 +114,9 @@ class Gather {
     s.pairs = arena.take<A>(sizes[1]);
     s.blurred = arena.take<A>(sizes[2]);
     s.images = arena.take<A>(sizes[3]);
-    s.maps = arena.take<A>(sizes[4]);
-    s.weights = arena.take<A>(sizes[5]);
+    s.coeffs = arena.take<A>(sizes[4]);
+    s.map = arena.take<A>(sizes[5]);
     s.partial = arena.take<V>(form_.O);
-    s.room = arena.take<S>(tile);
     return s;
   }
 
@@ -93,25 +126,33 @@ class Gather {
     const Tile tile{index / per_image, strips_y_.begin(ty), strips_y_.length(ty), strips_x_.begin(tx),
                     strips_x_.length(tx)};
     const Scratch s = scratch();
+    for (int64_t c = 0; c < form_.C; ++c) read_x(c, tile, s);
     if (kTarget == gkm::Target::blur) {
       __builtin_memset(s.images, 0, size_t(form_.O * tile.rows * T) * sizeof(A));
     } else {
-      for (int64_t o = 0; o < form_.O; ++o) read_y(o, tile, s);
+      for (int64_t o = 0; o < form_.O; ++o) {
+        read_tile(form_.y, plane<S>(form_.y, tile.b, 0, o), tile, form_.W, s.images + o * tile.rows * T);
+      }
     }
-    for (int64_t c = 0; c < form_.C; ++c) {
-      const Bank<A>& bank = banks_[form_.channel_banks ? c : 0];
-      blur_rows(bank, c, tile, s);
-      for (int64_t i = 0; i < form_.M; ++i) {
-        const A* rows = s.blurred + (i * (tile.rows + 2 * bank.radius) + bank.radius - bank.radii[i]) * T;
-        if constexpr (kTarget == gkm::Target::grad_taps_h) {
-          multiply_shifted(bank, i, c, rows, tile, s, sums);
-        } else {
-          finish_kernel(bank, i, c, rows, tile, s, sums);
+    for (int64_t g = 0; g < group_count_; ++g) {
+      const Group group = groups_[g];
+      for (int64_t c = 0; c < form_.C; ++c) blur_tile_rows(group, c, tile, s);
+      for (int64_t i = group.from; i < group.to; ++i) {
+        for (int64_t c = 0; c < form_.C; ++c) {
+          if (kTarget != gkm::Target::correlate) read_coeffs(i, c, tile, s);
+          const int64_t radius = group_radius(bank(c), group), skipped = radius - bank(c).radii[i];
+          const A* rows = s.blurred + c * group_size_ + ((i - group.from) * (tile.rows + 2 * radius) + skipped) * T;
+          if constexpr (kTarget == gkm::Target::grad_taps_h) {
+            multiply_shifted(i, c, rows, tile, s, sums);
+          } else {
+            for (int64_t x = 0; x < tile.columns; x += kBlock<A>) finish_block(i, c, rows + x, x, tile, s, sums);
+          }
+          if (kTarget == gkm::Target::correlate && (form_.channel_coeffs || c + 1 == form_.C)) {
+            write_map(bank(c).kernel[i], c, tile, s);
+          }
         }
       }
-      if (kTarget == gkm::Target::correlate && form_.channel_coeffs) write_maps(c, tile, s);
     }
-    if (kTarget == gkm::Target::correlate && !form_.channel_coeffs) write_maps(0, tile, s);
     if (kTarget == gkm::Target::blur) {
       for (int64_t o = 0; o < form_.O; ++o) {
         write_tile(s.images + o * tile.rows * T, tile, form_.W, out_plane(tile.b * form_.O + o));
@@ -119,122 +160,128 @@ class Gather {
     }
   }
 
-  // The row pass over the tile's rows and those above and below it that some kernel reaches.
-  void blur_rows(const Bank<A>& bank, int64_t c, const Tile& tile, const Scratch& s) const {
+  void read_x(int64_t c, const Tile& tile, const Scratch& s) const {
     const S* x = plane<S>(form_.x, tile.b, 0, c);
-    const int64_t R = bank.radius, stride = (tile.rows + 2 * R) * T;
-    for (int64_t k = -R; k < tile.rows + R; ++k) {
-      const int64_t distance = k < 0 ? -k : max(0, k - tile.rows + 1);
+    const int64_t R = bank(c).radius, stride = T + 2 * R;
+    A* row = s.samples + c * (tile.rows + 2 * radius_) * (T + 2 * radius_);
+    for (int64_t k = -R; k < tile.rows + R; ++k, row += stride) {
       const int64_t source = border_index(tile.y + k, form_.H, form_.padding);
       if (source < 0) {
-        __builtin_memset(s.samples, 0, size_t(T + 2 * R) * sizeof(A));
+        __builtin_memset(row, 0, size_t(stride) * sizeof(A));
       } else {
         read_row_with_halo(x + source * form_.x.row, form_.x.column, form_.W, form_.padding, tile.x, tile.columns, R,
-                           s.samples);
+                           row);
       }
-      blur_row(bank, s.samples + R, bank.first_active(distance), tile.columns, s.pairs, s.blurred + (k + R) * T,
-               stride);
     }
   }
 
-  // The column pass of kernel i for colour c, and what its result is for.
-  void finish_kernel(const Bank<A>& bank, int64_t i, int64_t c, const A* rows, const Tile& tile, const Scratch& s,
-                     double* sums) const {
+  void blur_tile_rows(Group group, int64_t c, const Tile& tile, const Scratch& s) const {
+    const Bank<A>& bank = this->bank(c);
+    const int64_t R = bank.radius, reach = group_radius(bank, group), stride = T + 2 * R;
+    const A* samples = s.samples + c * (tile.rows + 2 * radius_) * (T + 2 * radius_) + R * stride + R;
+    for (int64_t first = -reach; first < tile.rows + reach; first += kRowBlock) {
+      const int64_t count = min(kRowBlock, tile.rows + reach - first);
+      blur_rows(bank, group, samples + first * stride, stride, first, count, tile.rows, tile.columns, s.pairs,
+                s.blurred + c * group_size_, group_rows(bank, group, tile.rows) * T);
+    }
+  }
+
+  // The tile of kernel i's coefficients, and word to the memory that the next kernel's will be wanted.
+  void read_coeffs(int64_t i, int64_t c, const Tile& tile, const Scratch& s) const {
+    if (c > 0 && !form_.channel_coeffs) return;
+    const int64_t* kernel = bank(c).kernel;
+    const S* coeffs = plane<S>(form_.coeffs, tile.b, kernel[i], c);
+    read_tile(form_.coeffs, coeffs, tile, form_.W, s.coeffs);
+    if (i + 1 == form_.M) return;
+    const S* next = plane<S>(form_.coeffs, tile.b, kernel[i + 1], c);
+    for (int64_t k = 0; k < tile.rows; ++k) prefetch_row(form_.coeffs, next, tile, k);
+  }
+
+  // The column pass of kernel i for colour c over the block at column x, and what its result is for.
+  void finish_block(int64_t i, int64_t c, const A* rows, int64_t x, const Tile& tile, const Scratch& s,
+                    double* sums) const {
+    const Bank<A>& bank = this->bank(c);
     const int64_t m = bank.kernel[i], size = tile.rows * T, C = form_.C, O = form_.O;
     const A* taps = bank.taps_h + i * (2 * bank.radius + 1);
     const double* mix = form_.mix == nullptr ? nullptr : form_.mix + m * O * C + c;
-    const auto image = [&](int64_t o, int64_t k, int v) { return s.images + o * size + k * T + v * L; };
+    A* const images = s.images + x;
+    const A* const coeffs = s.coeffs + x;
 
     if constexpr (kTarget == gkm::Target::blur) {
-      const TileRows<S> coeffs(form_.coeffs, plane<S>(form_.coeffs, tile.b, m, c), tile, form_.W, s.room);
       if (mix == nullptr) {
-        blur_columns(rows, taps, bank.radii[i], tile.rows, [&](int64_t k, const V* sum) GKM_LAMBDA {
-          for (int v = 0; v < kVectors; ++v) write(image(c, k, v), load(image(c, k, v)) + coeffs(k, v) * sum[v]);
+        A* const image = images + c * size;
+        blur_columns(rows, T, taps, bank.radii[i], tile.rows, [=](int64_t k, const V* sum) GKM_LAMBDA {
+          A* out = image + k * T;
+          GKM_EACH_VECTOR(v) write(out + v * L, load(out + v * L) + load(coeffs + k * T + v * L) * sum[v]);
         });
       } else {
-        blur_columns(rows, taps, bank.radii[i], tile.rows, [&](int64_t k, const V* sum) GKM_LAMBDA {
+        blur_columns(rows, T, taps, bank.radii[i], tile.rows, [=](int64_t k, const V* sum) GKM_LAMBDA {
           V weighed[kVectors];
-          for (int v = 0; v < kVectors; ++v) weighed[v] = coeffs(k, v) * sum[v];
+          GKM_EACH_VECTOR(v) weighed[v] = load(coeffs + k * T + v * L) * sum[v];
           for (int64_t o = 0; o < O; ++o) {
-            for (int v = 0; v < kVectors; ++v) {
-              write(image(o, k, v), load(image(o, k, v)) + A(mix[o * C]) * weighed[v]);
-            }
+            A* out = images + o * size + k * T;
+            GKM_EACH_VECTOR(v) write(out + v * L, load(out + v * L) + A(mix[o * C]) * weighed[v]);
           }
         });
       }
     } else if constexpr (kTarget == gkm::Target::correlate) {
-      A* maps = s.maps + m * size;
       const bool fresh = c == 0 || form_.channel_coeffs;
-      blur_columns(rows, taps, bank.radii[i], tile.rows, [&](int64_t k, const V* sum) GKM_LAMBDA {
-        for (int v = 0; v < kVectors; ++v) {
-          const V product = y_for(mix, c, [&](int64_t o) { return load(image(o, k, v)); }) * sum[v];
-          A* out = maps + k * T + v * L;
+      A* const map = s.map + x;
+      blur_columns(rows, T, taps, bank.radii[i], tile.rows, [=](int64_t k, const V* sum) GKM_LAMBDA {
+        GKM_EACH_VECTOR(v) {
+          A* out = map + k * T + v * L;
+          const V product = y_for(mix, c, images + k * T + v * L, size) * sum[v];
           write(out, fresh ? product : load(out) + product);
         }
       });
     } else {
       static_assert(kTarget == gkm::Target::grad_mix);
-      const TileRows<S> coeffs(form_.coeffs, plane<S>(form_.coeffs, tile.b, m, c), tile, form_.W, s.room);
-      for (int64_t o = 0; o < O; ++o) s.partial[o] = V{};
-      blur_columns(rows, taps, bank.radii[i], tile.rows, [&](int64_t k, const V* sum) GKM_LAMBDA {
+      V* const partial = s.partial;
+      for (int64_t o = 0; o < O; ++o) partial[o] = V{};
+      blur_columns(rows, T, taps, bank.radii[i], tile.rows, [=](int64_t k, const V* sum) GKM_LAMBDA {
         V weighed[kVectors];
-        for (int v = 0; v < kVectors; ++v) weighed[v] = coeffs(k, v) * sum[v];
+        GKM_EACH_VECTOR(v) weighed[v] = load(coeffs + k * T + v * L) * sum[v];
         for (int64_t o = 0; o < O; ++o) {
-          for (int v = 0; v < kVectors; ++v) s.partial[o] += load(image(o, k, v)) * weighed[v];
+          GKM_EACH_VECTOR(v) partial[o] += load(images + o * size + k * T + v * L) * weighed[v];
         }
       });
-      for (int64_t o = 0; o < O; ++o) sums[(m * O + o) * C + c] += horizontal_sum<A>(s.partial[o]);
+      for (int64_t o = 0; o < O; ++o) sums[(m * O + o) * C + c] += horizontal_sum<A>(partial[o]);
     }
+  }
+
+  void write_map(int64_t m, int64_t c, const Tile& tile, const Scratch& s) const {
+    const int64_t map = tile.b * form_.M + m;
+    write_tile(s.map, tile, form_.W, out_plane(form_.channel_coeffs ? map * form_.C + c : map));
   }
 
   // dF/dtaps_h of kernel i: the tile's weights times the rows that each tap reads.
-  void multiply_shifted(const Bank<A>& bank, int64_t i, int64_t c, const A* rows, const Tile& tile, const Scratch& s,
-                        double* sums) const {
+  void multiply_shifted(int64_t i, int64_t c, const A* rows, const Tile& tile, const Scratch& s, double* sums) const {
+    const Bank<A>& bank = this->bank(c);
     const int64_t m = bank.kernel[i], size = tile.rows * T, r = bank.radii[i];
     const double* mix = form_.mix == nullptr ? nullptr : form_.mix + m * form_.O * form_.C + c;
-    const TileRows<S> coeffs(form_.coeffs, plane<S>(form_.coeffs, tile.b, m, c), tile, form_.W, s.room);
-    for (int64_t k = 0; k < tile.rows; ++k) {
-      for (int v = 0; v < kVectors; ++v) {
-        const auto y = [&](int64_t o) { return load(s.images + o * size + k * T + v * L); };
-        write(s.weights + k * T + v * L, coeffs(k, v) * y_for(mix, c, y));
-      }
+    for (int64_t at = 0; at < size; at += L) {
+      write(s.map + at, load(s.coeffs + at) * y_for(mix, c, s.images + at, size));
     }
     double* out = sums + ((form_.channel_banks ? c : 0) * form_.M + m) * form_.K + form_.K / 2 - r;
     for (int64_t j = 0; j <= 2 * r; ++j) {
-      V acc[kVectors] = {};
-      for (int64_t k = 0; k < tile.rows; ++k) {
-        for (int v = 0; v < kVectors; ++v) {
-          acc[v] += load(s.weights + k * T + v * L) * load(rows + (k + j) * T + v * L);
+      for (int64_t x = 0; x < tile.columns; x += kBlock<A>) {
+        V acc[kVectors] = {};
+        for (int64_t k = 0; k < tile.rows; ++k) {
+          GKM_EACH_VECTOR(v) {
+            acc[v] += load(s.map + k * T + x + v * L) * load(rows + (k + j) * T + x + v * L);
+          }
         }
+        GKM_EACH_VECTOR(v) out[j] += horizontal_sum<A>(acc[v]);
       }
-      for (int v = 0; v < kVectors; ++v) out[j] += horizontal_sum<A>(acc[v]);
     }
   }
 
-  // What y weighs colour c of one kernel with: y_c, or the sum over o of mix[o, c] y_o.
-  template <class Y>
-  GKM_INLINE V y_for(const double* mix, int64_t c, const Y& y) const {
-    if (mix == nullptr) return y(c);
+  // What y weighs colour c of one kernel with: y_c, or the sum over o of mix[o, c] y_o; planes are `size` apart.
+  GKM_INLINE V y_for(const double* mix, int64_t c, const A* y, int64_t size) const {
+    if (mix == nullptr) return load(y + c * size);
     V sum = {};
-    for (int64_t o = 0; o < form_.O; ++o) sum += A(mix[o * form_.C]) * y(o);
+    for (int64_t o = 0; o < form_.O; ++o) sum += A(mix[o * form_.C]) * load(y + o * size);
     return sum;
-  }
-
-  void read_y(int64_t o, const Tile& tile, const Scratch& s) const {
-    const S* y = plane<S>(form_.y, tile.b, 0, o) + tile.y * form_.y.row;
-    for (int64_t k = 0; k < tile.rows; ++k) {
-      for (int v = 0; v < kVectors; ++v) {
-        const V values = load_bounded(y + k * form_.y.row, tile.x + v * L, form_.W, form_.y.column);
-        write(s.images + (o * tile.rows + k) * T + v * L, values);
-      }
-    }
-  }
-
-  void write_maps(int64_t c, const Tile& tile, const Scratch& s) const {
-    const int64_t channels = form_.channel_coeffs ? form_.C : 1;
-    for (int64_t m = 0; m < form_.M; ++m) {
-      write_tile(s.maps + m * tile.rows * T, tile, form_.W, out_plane((tile.b * form_.M + m) * channels + c));
-    }
   }
 
   S* out_plane(int64_t index) const { return static_cast<S*>(form_.out) + index * form_.H * form_.W; }
@@ -244,6 +291,9 @@ class Gather {
   const Strips strips_x_, strips_y_;
   Memory memory_;
   Bank<A>* banks_ = nullptr;
+  Group* groups_ = nullptr;
+  int64_t group_count_ = 0;
+  int64_t group_size_ = 0;  // values of scratch for the largest group's rows, one colour
   int64_t radius_ = 0;
   int64_t slabs_ = 0;
   double* sums_ = nullptr;

@@ -16,7 +16,6 @@
 #endif
 
 #define GKM_VECTOR_BYTES 32
-#define GKM_TILE_VECTORS 4
 #define GKM_EVALUATE evaluate_avx2
 #include "evaluate.h"
 

@@ -8,7 +8,6 @@
 #include "form.h"
 
 #define GKM_VECTOR_BYTES 16
-#define GKM_TILE_VECTORS 4
 #define GKM_EVALUATE evaluate_sse2
 #include "evaluate.h"
 #endif

@@ -6,9 +6,6 @@ namespace {
 constexpr int64_t kTileRows = GKM_TILE_ROWS;
 constexpr int64_t kLeastRows = 16;
 
-GKM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-GKM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
-
 struct Tile {
   int64_t b;
   int64_t y, rows;
@@ -72,31 +69,24 @@ void read_row_with_halo(const S* row, int64_t stride, int64_t n, gkm::Padding pa
   for (; i < x + kTileWidth<A> + halo; ++i) *out++ = A(0);
 }
 
-// The tile of a plane as rows of kTileWidth in storage type: in place where it can be, else a copy with zeros
-// beside the image.
+// The tile of a plane, from a strided image to rows of kTileWidth; zeros beside the image.
 template <class S>
-struct TileRows {
-  const S* data;
-  int64_t stride;
-
-  TileRows(const gkm::Planes& planes, const S* plane, const Tile& tile, int64_t W, S* room) {
-    constexpr int64_t T = kTileWidth<Acc<S>>;
-    const S* corner = plane + tile.y * planes.row + tile.x * planes.column;
-    if (planes.column == 1 && tile.x + T <= W) {
-      data = corner;
-      stride = planes.row;
-      return;
+void read_tile(const gkm::Planes& planes, const S* plane, const Tile& tile, int64_t W, Acc<S>* out) {
+  constexpr int64_t T = kTileWidth<Acc<S>>;
+  for (int64_t k = 0; k < tile.rows; ++k) {
+    const S* row = plane + (tile.y + k) * planes.row;
+    for (int64_t x = 0; x < T; x += kLanes<Acc<S>>) {
+      write(out + k * T + x, load_bounded(row, tile.x + x, W, planes.column));
     }
-    for (int64_t k = 0; k < tile.rows; ++k) {
-      for (int64_t x = 0; x < T; ++x) {
-        room[k * T + x] = x < tile.columns ? corner[k * planes.row + x * planes.column] : S{};
-      }
-    }
-    data = room;
-    stride = T;
   }
-  GKM_INLINE Vec<Acc<S>> operator()(int64_t k, int v) const { return load(data + k * stride + v * kLanes<Acc<S>>); }
-};
+}
+
+// Asks for row k of a tile ahead of its use: short strided rows are beyond what the processor foresees by itself.
+template <class S>
+GKM_INLINE void prefetch_row(const gkm::Planes& planes, const S* plane, const Tile& tile, int64_t k) {
+  const char* row = reinterpret_cast<const char*>(plane + (tile.y + k) * planes.row + tile.x * planes.column);
+  for (size_t line = 0; line < kTileWidth<Acc<S>> * sizeof(S); line += 64) __builtin_prefetch(row + line, 0, 2);
+}
 
 // A tile of sums, rows of kTileWidth, to a contiguous plane of the output.
 template <class S>

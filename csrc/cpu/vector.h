@@ -54,6 +54,15 @@ GKM_INLINE void write(void* to, const T& value) {
   __builtin_memcpy(to, &value, sizeof(value));
 }
 
+// Holds a vector that is used twice: left to itself, the compiler would load it twice.
+template <class V>
+GKM_INLINE V in_register(V value) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  asm("" : "+x"(value));
+#endif
+  return value;
+}
+
 // The four conversions below are written once for a scalar (F = float, U = uint32_t) and a vector.
 
 template <class F, class U>
