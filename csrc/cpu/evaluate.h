@@ -16,6 +16,8 @@
 //
 #include "bank.h"
 //
+#include "groups.h"
+//
 #include "passes.h"
 //
 #include "tile.h"

@@ -13,10 +13,6 @@ namespace {
 // number of threads.
 constexpr int64_t kSlabs = 64;
 
-// Bytes of scratch for row-blurred tiles: what leaves room for the rest in a second-level cache of 512 KiB.
-constexpr int64_t kGroupBytes = GKM_GROUP_BYTES;
-constexpr int64_t kLeastGroup = 4;
-
 template <gkm::Target kTarget, class S>
 class Gather {
   using A = Acc<S>;
@@ -33,7 +29,8 @@ class Gather {
     banks_ = memory_.zeroed<Bank<A>>(banks);
     for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, order, memory_);
     for (int64_t c = 0; c < banks; ++c) radius_ = max(radius_, banks_[c].radius);
-    make_groups();
+    groups_ = make_groups(form.M, memory_, [&](Group group) { return form.C * group_values(group) * int64_t(sizeof(A)); });
+    for (int64_t g = 0; g < groups_.count; ++g) group_size_ = max(group_size_, group_values(groups_.list[g]));
   }
 
   void run() {
@@ -76,30 +73,11 @@ class Gather {
 
   const Bank<A>& bank(int64_t c) const { return banks_[form_.channel_banks ? c : 0]; }
 
-  // Rows of one kernel of a group in scratch.
-  int64_t group_rows(const Bank<A>& bank, Group group, int64_t tile_rows) const {
-    return tile_rows + 2 * group_radius(bank, group);
-  }
-
-  void make_groups() {
-    groups_ = memory_.zeroed<Group>(form_.M);
-    const int64_t row_bytes = form_.C * T * int64_t(sizeof(A));
-    for (int64_t from = 0; from < form_.M; from = groups_[group_count_++].to) {
-      Group& group = groups_[group_count_];
-      group = {from, from + 1};
-      while (group.to < form_.M) {
-        const Group larger{from, group.to + 1};
-        const int64_t rows = (larger.to - from) * group_rows(banks_[0], larger, strips_y_.longest());
-        if (rows * row_bytes > kGroupBytes && larger.to - from > kLeastGroup) break;
-        group = larger;
-      }
-    }
-    for (int64_t g = 0; g < group_count_; ++g) {
-      for (int64_t c = 0; c < form_.C; ++c) {
-        const int64_t rows = group_rows(bank(c), groups_[g], strips_y_.longest());
-        group_size_ = max(group_size_, (groups_[g].to - groups_[g].from) * rows * T);
-      }
-    }
+  // Values of scratch for a group's rows of one colour.
+  int64_t group_values(Group group) const {
+    int64_t radius = 0;
+    for (int64_t c = 0; c < (form_.channel_banks ? form_.C : 1); ++c) radius = max(radius, group_radius(banks_[c], group));
+    return group.size() * (strips_y_.longest() + 2 * radius) * T;
   }
 
   Scratch scratch() const {
@@ -131,11 +109,12 @@ class Gather {
       __builtin_memset(s.images, 0, size_t(form_.O * tile.rows * T) * sizeof(A));
     } else {
       for (int64_t o = 0; o < form_.O; ++o) {
-        read_tile(form_.y, plane<S>(form_.y, tile.b, 0, o), tile, form_.W, s.images + o * tile.rows * T);
+        read_window(form_.y, plane<S>(form_.y, tile.b, 0, o), tile.y, tile.rows, form_.H, tile.x, T, form_.W,
+                    s.images + o * tile.rows * T);
       }
     }
-    for (int64_t g = 0; g < group_count_; ++g) {
-      const Group group = groups_[g];
+    for (int64_t g = 0; g < groups_.count; ++g) {
+      const Group group = groups_.list[g];
       for (int64_t c = 0; c < form_.C; ++c) blur_tile_rows(group, c, tile, s);
       for (int64_t i = group.from; i < group.to; ++i) {
         for (int64_t c = 0; c < form_.C; ++c) {
@@ -182,7 +161,7 @@ class Gather {
     for (int64_t first = -reach; first < tile.rows + reach; first += kRowBlock) {
       const int64_t count = min(kRowBlock, tile.rows + reach - first);
       blur_rows(bank, group, samples + first * stride, stride, first, count, tile.rows, tile.columns, s.pairs,
-                s.blurred + c * group_size_, group_rows(bank, group, tile.rows) * T);
+                s.blurred + c * group_size_, (tile.rows + 2 * reach) * T);
     }
   }
 
@@ -191,10 +170,10 @@ class Gather {
     if (c > 0 && !form_.channel_coeffs) return;
     const int64_t* kernel = bank(c).kernel;
     const S* coeffs = plane<S>(form_.coeffs, tile.b, kernel[i], c);
-    read_tile(form_.coeffs, coeffs, tile, form_.W, s.coeffs);
+    read_window(form_.coeffs, coeffs, tile.y, tile.rows, form_.H, tile.x, T, form_.W, s.coeffs);
     if (i + 1 == form_.M) return;
     const S* next = plane<S>(form_.coeffs, tile.b, kernel[i + 1], c);
-    for (int64_t k = 0; k < tile.rows; ++k) prefetch_row(form_.coeffs, next, tile, k);
+    prefetch_window(form_.coeffs, next, tile.y, tile.rows, form_.H, tile.x, T);
   }
 
   // The column pass of kernel i for colour c over the block at column x, and what its result is for.
@@ -291,8 +270,7 @@ class Gather {
   const Strips strips_x_, strips_y_;
   Memory memory_;
   Bank<A>* banks_ = nullptr;
-  Group* groups_ = nullptr;
-  int64_t group_count_ = 0;
+  Groups groups_{};
   int64_t group_size_ = 0;  // values of scratch for the largest group's rows, one colour
   int64_t radius_ = 0;
   int64_t slabs_ = 0;

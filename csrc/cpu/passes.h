@@ -89,18 +89,6 @@ constexpr SumRows<A> kSumRows[] = {sum_rows<1, A>, sum_rows<2, A>, sum_rows<3, A
                                    sum_rows<9, A>, sum_rows<10, A>, sum_rows<11, A>};
 constexpr int64_t kSumRowsTerms = 11;  // the published bank's most
 
-// Kernels from .. to of a bank.
-struct Group {
-  int64_t from, to;
-};
-
-template <class A>
-int64_t group_radius(const Bank<A>& bank, Group group) {
-  int64_t radius = 0;
-  for (int64_t i = group.from; i < group.to; ++i) radius = max(radius, bank.radii[i]);
-  return radius;
-}
-
 // The row pass: `count` rows of samples -> those rows blurred by every kernel of the group that reaches them.
 //
 // Row k of the block is row `first + k` of a tile of `tile_rows`; a kernel reaches as far above and below the
@@ -166,30 +154,31 @@ void blur_rows(const Bank<A>& bank, Group group, const A* samples, int64_t sampl
   }
 }
 
-// The row pass transposed: rows of all kernels, `stride` apart and kBlock * blocks wide -> the sum over
-// kernels of each row spread by its taps. Readable sources and `spread` hold columns -radius .. columns + radius
-// of the sum; out[x] is column x. `spread` is room for terms * width values.
+// The row pass transposed: rows of a group's kernels, `stride` apart and `width` wide in whole blocks -> the sum over
+// those kernels of each row spread by its taps, added to out. Sources hold columns -halo .. columns + halo of the
+// sum; out[x] is column x. `spread` is room for terms * width values and a vector.
 template <class A>
-void spread_row(const Bank<A>& bank, const A* sources, int64_t stride, int64_t blocks, int64_t columns, A* spread,
-                A* out) {
+void spread_row(const Bank<A>& bank, Group group, const A* sources, int64_t stride, int64_t width, int64_t halo,
+                int64_t columns, A* spread, A* out) {
   constexpr int L = kLanes<A>;
-  const int64_t M = bank.M, R = bank.radius, width = blocks * kBlock<A>;
+  const int64_t R = bank.radius, reach = group_radius(bank, group);
+  const int64_t begin = bank.symmetric ? 0 : R - reach, end = (bank.symmetric ? 0 : R) + reach + 1;
 
   const auto offset = [&](int64_t t) { return bank.symmetric ? t : t - R; };
   const auto kernels = [&](int64_t t) {
-    const int64_t j = offset(t);
-    return Terms<A>{bank.taps_w_by_term + t * M, bank.first[j < 0 ? -j : j], M};
+    const int64_t j = offset(t), first = bank.first[j < 0 ? -j : j];
+    return Terms<A>{bank.taps_w_by_term + t * bank.M + group.from, max(first - group.from, 0), group.size()};
   };
-  for (int64_t t = 0; t < bank.terms; t += 2) {
-    const int64_t next = t + 1 < bank.terms ? t + 1 : t;
+  for (int64_t t = begin; t < end; t += 2) {
+    const int64_t next = t + 1 < end ? t + 1 : t;
     for (int64_t x = 0; x < width; x += kBlock<A>) {
       sum_pair(sources + x, stride, kernels(t), kernels(next), spread + t * width + x, spread + next * width + x);
     }
   }
   for (int64_t x = 0; x < columns; x += L) {
-    Vec<A> sum = {};
-    for (int64_t t = 0; t < bank.terms; ++t) {
-      const A* at = spread + t * width + R + x;
+    Vec<A> sum = load(out + x);
+    for (int64_t t = begin; t < end; ++t) {
+      const A* at = spread + t * width + halo + x;
       sum += load(at - offset(t));
       if (bank.symmetric && t > 0) sum += load(at + t);
     }

@@ -69,23 +69,29 @@ void read_row_with_halo(const S* row, int64_t stride, int64_t n, gkm::Padding pa
   for (; i < x + kTileWidth<A> + halo; ++i) *out++ = A(0);
 }
 
-// The tile of a plane, from a strided image to rows of kTileWidth; zeros beside the image.
+// Rows y .. y + rows and columns x .. x + width of a plane of a strided image, zeros beside it; width in whole vectors.
 template <class S>
-void read_tile(const gkm::Planes& planes, const S* plane, const Tile& tile, int64_t W, Acc<S>* out) {
-  constexpr int64_t T = kTileWidth<Acc<S>>;
-  for (int64_t k = 0; k < tile.rows; ++k) {
-    const S* row = plane + (tile.y + k) * planes.row;
-    for (int64_t x = 0; x < T; x += kLanes<Acc<S>>) {
-      write(out + k * T + x, load_bounded(row, tile.x + x, W, planes.column));
+void read_window(const gkm::Planes& planes, const S* plane, int64_t y, int64_t rows, int64_t H, int64_t x,
+                 int64_t width, int64_t W, Acc<S>* out) {
+  for (int64_t k = y; k < y + rows; ++k, out += width) {
+    if (k < 0 || k >= H) {
+      __builtin_memset(out, 0, size_t(width) * sizeof(*out));
+      continue;
+    }
+    for (int64_t i = 0; i < width; i += kLanes<Acc<S>>) {
+      write(out + i, load_bounded(plane + k * planes.row, x + i, W, planes.column));
     }
   }
 }
 
-// Asks for row k of a tile ahead of its use: short strided rows are beyond what the processor foresees by itself.
+// Asks for a window ahead of its use: short strided rows are beyond what the processor foresees by itself.
 template <class S>
-GKM_INLINE void prefetch_row(const gkm::Planes& planes, const S* plane, const Tile& tile, int64_t k) {
-  const char* row = reinterpret_cast<const char*>(plane + (tile.y + k) * planes.row + tile.x * planes.column);
-  for (size_t line = 0; line < kTileWidth<Acc<S>> * sizeof(S); line += 64) __builtin_prefetch(row + line, 0, 2);
+void prefetch_window(const gkm::Planes& planes, const S* plane, int64_t y, int64_t rows, int64_t H, int64_t x,
+                     int64_t width) {
+  for (int64_t k = max(y, 0); k < min(y + rows, H); ++k) {
+    const char* row = reinterpret_cast<const char*>(plane + k * planes.row + max(x, 0) * planes.column);
+    for (size_t line = 0; line < size_t(width) * sizeof(S); line += 64) __builtin_prefetch(row + line, 0, 2);
+  }
 }
 
 // A tile of sums, rows of kTileWidth, to a contiguous plane of the output.
