@@ -1,4 +1,4 @@
-"""Build of the compiled parts: the CPU kernels behind LibTorch's stable ABI, and a small module that tells about them."""
+"""Build of the compiled parts: the CPU kernels, behind LibTorch's stable ABI, and a module that tells about them."""
 
 from pathlib import Path
 

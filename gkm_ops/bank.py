@@ -126,9 +126,7 @@ class GaussianBank(nn.Module):
         raise ValueError(f"release: got {release!r}, wanted 'v1' or 'v2'")
 
     @classmethod
-    def from_taps(
-        cls, taps: Tensor, radii: Sequence[int] | None = None, *, trainable: bool = False
-    ) -> GaussianBank:
+    def from_taps(cls, taps: Tensor, radii: Sequence[int] | None = None, *, trainable: bool = False) -> GaussianBank:
         """A bank of any separable kernels, for instance learned ones.
 
         Args:
@@ -191,7 +189,7 @@ class GaussianBank(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> GaussianBank:
         """Follow a move to another device, but not one to a narrower type."""
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if not isinstance(self.taps, nn.Parameter):
             self.taps = self._exact_taps.to(self.taps.device)
         return self

@@ -34,7 +34,10 @@ def build_info() -> dict[str, Any]:
     else:
         info["compiler"] = _info.compiler()
         info["instruction_sets"] = _info.instruction_sets()
-        info["instruction_set"] = _info.instruction_set()
+        try:
+            info["instruction_set"] = _info.instruction_set()
+        except RuntimeError as error:
+            info["instruction_set"] = f"none: {error}"
         info["cpu_features"] = _info.cpu_features()
     info["backends"] = {device: available_backends(device) for device in ("cpu", "cuda")}
     return info

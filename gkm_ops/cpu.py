@@ -10,6 +10,11 @@ from torch import Tensor
 
 from gkm_ops.reference import accumulation_dtype
 
+try:
+    from gkm_ops import _info
+except ImportError:
+    _info = None  # type: ignore[assignment]
+
 _TARGETS = ("blur", "blur_adjoint", "correlate", "grad_mix", "grad_taps_w", "grad_taps_h")
 _PADDING = {"zeros": 0, "reflect": 1, "replicate": 2}
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -18,7 +23,7 @@ _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 def _load() -> str | None:
     """Load the library of kernels; what went wrong, if anything did."""
     spec = find_spec("gkm_ops._cpu")
-    if spec is None or spec.origin is None:
+    if _info is None or spec is None or spec.origin is None:
         return "its library was not built; run `pip install .`"
     try:
         torch.ops.load_library(spec.origin)
@@ -34,6 +39,10 @@ def refusal(device_type: str, dtype: torch.dtype) -> str | None:
     """Why this backend cannot serve a device and dtype, or None where it can."""
     if _problem is not None:
         return _problem
+    try:
+        _info.instruction_set()
+    except RuntimeError as error:
+        return str(error)
     if device_type != "cpu":
         return f"it serves the CPU alone, not {device_type}"
     if dtype not in _DTYPES:
@@ -65,9 +74,7 @@ def blur(
 ) -> Tensor:
     B, C, H, W = x.shape
     out = x.new_empty(B, C if mix is None else mix.shape[1], H, W)
-    return _evaluate(
-        "blur", out, radii, padding, x=x, coeffs=coeffs, taps_w=taps_w, taps_h=taps_h, mix=mix
-    )
+    return _evaluate("blur", out, radii, padding, x=x, coeffs=coeffs, taps_w=taps_w, taps_h=taps_h, mix=mix)
 
 
 def blur_adjoint(
@@ -75,9 +82,7 @@ def blur_adjoint(
 ) -> Tensor:
     B, O, H, W = y.shape  # noqa: E741
     out = y.new_empty(B, O if mix is None else mix.shape[2], H, W)
-    return _evaluate(
-        "blur_adjoint", out, radii, padding, y=y, coeffs=coeffs, taps_w=taps_w, taps_h=taps_h, mix=mix
-    )
+    return _evaluate("blur_adjoint", out, radii, padding, y=y, coeffs=coeffs, taps_w=taps_w, taps_h=taps_h, mix=mix)
 
 
 def correlate(

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
-from torch._functorch.autograd_function import enable_single_level_autograd_function
+from torch._functorch.autograd_function import enable_single_level_autograd_function  # type: ignore[attr-defined]
 from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import register_flop_formula
 
@@ -200,7 +200,7 @@ def _register(name: str) -> None:
         """dF/d(target) as a node of the autograd graph; both of its rules are the form's."""
 
         @staticmethod
-        def forward(*args: Any) -> Tensor:  # type: ignore[override]
+        def forward(*args: Any) -> Tensor:
             with torch._C._AutoDispatchBelowAutograd():
                 return op(*args)
 
@@ -240,9 +240,9 @@ def _register(name: str) -> None:
         functorch = torch._C._are_functorch_transforms_active()
         if functorch or forward_ad._current_level >= 0:
             with enable_single_level_autograd_function():
-                return Derivative.apply(*args)
+                return Derivative.apply(*args)  # type: ignore[attr-defined]
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
-            return Derivative.apply(*args)
+            return Derivative.apply(*args)  # type: ignore[attr-defined]
         below = keyset & torch._C._after_autograd_keyset
         if below.highestPriorityTypeId() in _PLAIN_KEYS:
             return serve(*args)
@@ -299,9 +299,7 @@ def _register(name: str) -> None:
 
 def _saved_arguments(ctx: Any, names: tuple[str, ...]) -> dict[str, Any]:
     tensors = iter(ctx.saved_tensors)
-    values = [
-        next(tensors) if is_tensor else other for is_tensor, other in zip(ctx.is_tensor, ctx.others, strict=True)
-    ]
+    values = [next(tensors) if is_tensor else other for is_tensor, other in zip(ctx.is_tensor, ctx.others, strict=True)]
     return dict(zip(names, values, strict=True))
 
 

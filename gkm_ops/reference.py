@@ -126,7 +126,7 @@ def grad_taps_h(
 def _derivative(linear: Callable[[Tensor], Tensor], at: Tensor, cotangent: Tensor) -> Tensor:
     """The vector-Jacobian product of a linear map, whose Jacobian is the same at every point."""
     with torch.enable_grad():
-        _, pullback = torch.func.vjp(linear, at)
+        pullback = torch.func.vjp(linear, at)[1]
         return pullback(cotangent)[0]
 
 

@@ -9,7 +9,7 @@
 
 namespace {
 
-constexpr int64_t kAdjointRows = GKM_ADJOINT_ROWS;
+constexpr int64_t kAdjointRows = 32;
 constexpr int64_t kAdjointColumns = 128;
 
 template <class S>
@@ -34,7 +34,7 @@ class Adjoint {
       return form.C * group.size() * strips_y_.size * width(strips_x_.size) * int64_t(sizeof(A));
     };
     groups_ = make_groups(form.M, memory_, bytes);
-    for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, kernel_order(form, c, c + 1, memory_), memory_);
+    for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
   }
 
   void run() {

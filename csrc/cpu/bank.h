@@ -1,4 +1,4 @@
-// The bank as the passes want it: kernels in order of radius, taps in the accumulation type, equal halves found.
+// The bank as the passes want it: kernels sorted by radius, taps in the accumulation type.
 #pragma once
 
 namespace {
@@ -14,23 +14,22 @@ GKM_INLINE int64_t border_index(int64_t i, int64_t n, gkm::Padding padding) {
   return i < 0 ? -i : 2 * (n - 1) - i;
 }
 
-// The kernels of one colour. Arrays live in a Memory that outlives it.
-//
-// Along the width a kernel is a sum over terms. Where every kernel is symmetric, a term is the pair sum
-// x[-j] + x[j], j = 0 .. radius, which all kernels share; otherwise it is one sample, j = -radius .. radius.
+// The kernels of one colour, by ascending radius. Arrays live in a Memory that outlives it.
 template <class A>
 struct Bank {
   int64_t M;
-  int64_t radius;        // the largest
-  bool symmetric;        // along the width
-  int64_t terms;         // of the largest kernel, along the width
-  const int64_t* kernel; // [M] each one's index in the form
-  int64_t* radii;        // [M] in that order
-  int64_t* first;        // [radius + 2] the first kernel with a radius of at least r, where they ascend
-  A* taps_w;             // [M, terms], centred on the middle term where not symmetric
-  A* taps_w_by_term;     // [terms, M]
-  A* taps_h;             // [M, 2 * radius + 1], from the start: taps_h[m][0 .. 2 * radii[m]]
-  A* taps_h_reversed;    // likewise
+  int64_t radius;           // the largest
+  bool symmetric;           // every kernel, along the width
+  int64_t* kernel;          // [M] each one's index in the form
+  int64_t* place;           // [M] the inverse
+  int64_t* radii;           // [M]
+  int64_t* first;           // [radius + 2] the first kernel with a radius of at least r
+  int64_t taps_w_stride;    // M, padded so that a few kernels past the last can be read
+  A* taps_w;                // [2 * radius + 1, taps_w_stride]: all kernels' taps for one offset side by side
+  A* taps_h;                // [M, 2 * radius + 1], from the start: taps_h[m][0 .. 2 * radii[m]]
+  A* taps_h_reversed;       // likewise
+
+  const A* taps_w_at(int64_t offset) const { return taps_w + (radius + offset) * taps_w_stride; }
 };
 
 // Bump allocation of small tables from the heap, freed together.
@@ -61,22 +60,10 @@ class Memory {
   void* blocks_ = nullptr;
 };
 
-// The kernels by ascending radius, that of a kernel being its largest in banks from .. to.
-inline const int64_t* kernel_order(const gkm::Form& form, int64_t from, int64_t to, Memory& memory) {
-  int64_t* order = memory.zeroed<int64_t>(form.M);
-  int64_t* radii = memory.zeroed<int64_t>(form.M);
-  for (int64_t m = 0; m < form.M; ++m) {
-    for (int64_t c = from; c < to; ++c) radii[m] = max(radii[m], form.radii[c * form.M + m]);
-    int64_t place = m;
-    for (; place > 0 && radii[order[place - 1]] > radii[m]; --place) order[place] = order[place - 1];
-    order[place] = m;
-  }
-  return order;
-}
-
-// The bank of colour c, or the shared one for c = 0, its kernels in the given order.
+// The bank of colour c, or the shared one for c = 0.
 template <class A>
-Bank<A> make_bank(const gkm::Form& form, int64_t c, const int64_t* order, Memory& memory) {
+Bank<A> make_bank(const gkm::Form& form, int64_t c, Memory& memory) {
+  constexpr int64_t kPadding = 8;
   const int64_t M = form.M, K = form.K, centre = K / 2;
   const int64_t* radii = form.radii + c * M;
   const double* taps_w = form.taps_w != nullptr ? form.taps_w + c * M * K : nullptr;
@@ -85,37 +72,37 @@ Bank<A> make_bank(const gkm::Form& form, int64_t c, const int64_t* order, Memory
   Bank<A> bank{};
   bank.M = M;
   bank.symmetric = true;
+  bank.kernel = memory.zeroed<int64_t>(M);
   for (int64_t m = 0; m < M; ++m) {
-    if (radii[m] > bank.radius) bank.radius = radii[m];
+    bank.radius = max(bank.radius, radii[m]);
     for (int64_t j = 1; taps_w != nullptr && j <= radii[m]; ++j) {
       bank.symmetric &= taps_w[m * K + centre - j] == taps_w[m * K + centre + j];
     }
+    int64_t i = m;
+    for (; i > 0 && radii[bank.kernel[i - 1]] > radii[m]; --i) bank.kernel[i] = bank.kernel[i - 1];
+    bank.kernel[i] = m;
   }
   const int64_t R = bank.radius;
-  bank.terms = bank.symmetric ? R + 1 : 2 * R + 1;
-  bank.kernel = order;
+  bank.place = memory.zeroed<int64_t>(M);
   bank.radii = memory.zeroed<int64_t>(M);
   bank.first = memory.zeroed<int64_t>(R + 2);
-  bank.taps_w = memory.zeroed<A>(M * bank.terms);
-  bank.taps_w_by_term = memory.zeroed<A>(M * bank.terms);
+  bank.taps_w_stride = M + kPadding;
+  bank.taps_w = memory.zeroed<A>((2 * R + 1) * bank.taps_w_stride);
   bank.taps_h = memory.zeroed<A>(M * (2 * R + 1));
   bank.taps_h_reversed = memory.zeroed<A>(M * (2 * R + 1));
-
   for (int64_t i = 0; i < M; ++i) {
-    const int64_t m = order[i], r = radii[m];
+    const int64_t m = bank.kernel[i], r = radii[m];
+    bank.place[m] = i;
     bank.radii[i] = r;
-    for (int64_t wider = r + 1; wider <= R; ++wider) ++bank.first[wider];
-    for (int64_t j = bank.symmetric ? 0 : -r; taps_w != nullptr && j <= r; ++j) {
-      const int64_t term = bank.symmetric ? j : j + R;
-      bank.taps_w[i * bank.terms + term] = A(taps_w[m * K + centre + j]);
-      bank.taps_w_by_term[term * M + i] = A(taps_w[m * K + centre + j]);
-    }
-    for (int64_t j = -r; taps_h != nullptr && j <= r; ++j) {
-      bank.taps_h[i * (2 * R + 1) + j + r] = A(taps_h[m * K + centre + j]);
-      bank.taps_h_reversed[i * (2 * R + 1) + r - j] = A(taps_h[m * K + centre + j]);
+    for (int64_t wider = r + 1; wider <= R + 1; ++wider) ++bank.first[wider];
+    for (int64_t j = -r; j <= r; ++j) {
+      if (taps_w != nullptr) bank.taps_w[(R + j) * bank.taps_w_stride + i] = A(taps_w[m * K + centre + j]);
+      if (taps_h != nullptr) {
+        bank.taps_h[i * (2 * R + 1) + r + j] = A(taps_h[m * K + centre + j]);
+        bank.taps_h_reversed[i * (2 * R + 1) + r - j] = A(taps_h[m * K + centre + j]);
+      }
     }
   }
-  bank.first[R + 1] = M;
   return bank;
 }
 

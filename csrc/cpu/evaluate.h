@@ -5,12 +5,6 @@
 #pragma once
 
 #define GKM_LAMBDA __attribute__((always_inline))
-#ifndef GKM_TILE_ROWS
-#define GKM_TILE_ROWS 32
-#define GKM_TILE_BYTES 256
-#define GKM_GROUP_BYTES 230000
-#define GKM_ADJOINT_ROWS 32
-#endif
 
 #include "vector.h"
 //

@@ -25,11 +25,13 @@ class Gather {
   Gather(const gkm::Form& form, const gkm::Runtime& runtime)
       : form_(form), runtime_(runtime), strips_x_(form.W, T, 1), strips_y_(form.H, kTileRows, kLeastRows) {
     const int64_t banks = form.channel_banks ? form.C : 1;
-    const int64_t* order = kernel_order(form, 0, banks, memory_);
     banks_ = memory_.zeroed<Bank<A>>(banks);
-    for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, order, memory_);
+    for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
     for (int64_t c = 0; c < banks; ++c) radius_ = max(radius_, banks_[c].radius);
-    groups_ = make_groups(form.M, memory_, [&](Group group) { return form.C * group_values(group) * int64_t(sizeof(A)); });
+    // Banks per colour order their kernels each in its own way, so that only a group of all has the same ones in each.
+    groups_ = make_groups(form.M, memory_, [&](Group group) {
+      return form.channel_banks ? 0 : form.C * group_values(group) * int64_t(sizeof(A));
+    });
     for (int64_t g = 0; g < groups_.count; ++g) group_size_ = max(group_size_, group_values(groups_.list[g]));
   }
 
@@ -57,8 +59,7 @@ class Gather {
 
  private:
   struct Scratch {
-    A* samples;  // [C, rows + 2 radius, T + 2 radius]: the tile of x with its halo
-    A* pairs;    // [kRowBlock, radius + 1, T]: what blur_rows shares among kernels
+    A* samples;  // [C, rows + 2 radius, samples_stride]: the tile of x with its halo
     A* blurred;  // [C, group, rows + 2 radius, T]: after the row pass
     A* images;   // [O, rows, T]: the output's tile, or that of y
     A* coeffs;   // [rows, T]: the tile of one map, times y for grad_taps_h
@@ -73,6 +74,9 @@ class Gather {
 
   const Bank<A>& bank(int64_t c) const { return banks_[form_.channel_banks ? c : 0]; }
 
+  // A row of samples, and a vector for the last store of each.
+  int64_t samples_stride() const { return T + 2 * radius_ + L; }
+
   // Values of scratch for a group's rows of one colour.
   int64_t group_values(Group group) const {
     int64_t radius = 0;
@@ -81,19 +85,17 @@ class Gather {
   }
 
   Scratch scratch() const {
-    const int64_t rows = strips_y_.longest(), tile = rows * T, R = radius_;
-    const int64_t sizes[] = {form_.C * (rows + 2 * R) * (T + 2 * R), kRowBlock * (R + 1) * T,
-                             form_.C * group_size_, form_.O * tile, tile, tile};
+    const int64_t rows = strips_y_.longest(), tile = rows * T;
+    const int64_t sizes[] = {form_.C * (rows + 2 * radius_) * samples_stride(), form_.C * group_size_, form_.O * tile, tile, tile};
     size_t bytes = Arena::bytes<V>(form_.O);
     for (int64_t size : sizes) bytes += Arena::bytes<A>(size);
     Arena arena(runtime_.scratch(bytes));
     Scratch s;
     s.samples = arena.take<A>(sizes[0]);
-    s.pairs = arena.take<A>(sizes[1]);
-    s.blurred = arena.take<A>(sizes[2]);
-    s.images = arena.take<A>(sizes[3]);
-    s.coeffs = arena.take<A>(sizes[4]);
-    s.map = arena.take<A>(sizes[5]);
+    s.blurred = arena.take<A>(sizes[1]);
+    s.images = arena.take<A>(sizes[2]);
+    s.coeffs = arena.take<A>(sizes[3]);
+    s.map = arena.take<A>(sizes[4]);
     s.partial = arena.take<V>(form_.O);
     return s;
   }
@@ -116,8 +118,10 @@ class Gather {
     for (int64_t g = 0; g < groups_.count; ++g) {
       const Group group = groups_.list[g];
       for (int64_t c = 0; c < form_.C; ++c) blur_tile_rows(group, c, tile, s);
-      for (int64_t i = group.from; i < group.to; ++i) {
+      for (int64_t n = group.from; n < group.to; ++n) {
+        const int64_t m = bank(0).kernel[n];
         for (int64_t c = 0; c < form_.C; ++c) {
+          const int64_t i = bank(c).place[m];
           if (kTarget != gkm::Target::correlate) read_coeffs(i, c, tile, s);
           const int64_t radius = group_radius(bank(c), group), skipped = radius - bank(c).radii[i];
           const A* rows = s.blurred + c * group_size_ + ((i - group.from) * (tile.rows + 2 * radius) + skipped) * T;
@@ -127,7 +131,7 @@ class Gather {
             for (int64_t x = 0; x < tile.columns; x += kBlock<A>) finish_block(i, c, rows + x, x, tile, s, sums);
           }
           if (kTarget == gkm::Target::correlate && (form_.channel_coeffs || c + 1 == form_.C)) {
-            write_map(bank(c).kernel[i], c, tile, s);
+            write_map(m, c, tile, s);
           }
         }
       }
@@ -141,8 +145,8 @@ class Gather {
 
   void read_x(int64_t c, const Tile& tile, const Scratch& s) const {
     const S* x = plane<S>(form_.x, tile.b, 0, c);
-    const int64_t R = bank(c).radius, stride = T + 2 * R;
-    A* row = s.samples + c * (tile.rows + 2 * radius_) * (T + 2 * radius_);
+    const int64_t R = bank(c).radius, stride = samples_stride();
+    A* row = s.samples + c * (strips_y_.longest() + 2 * radius_) * stride;
     for (int64_t k = -R; k < tile.rows + R; ++k, row += stride) {
       const int64_t source = border_index(tile.y + k, form_.H, form_.padding);
       if (source < 0) {
@@ -156,13 +160,10 @@ class Gather {
 
   void blur_tile_rows(Group group, int64_t c, const Tile& tile, const Scratch& s) const {
     const Bank<A>& bank = this->bank(c);
-    const int64_t R = bank.radius, reach = group_radius(bank, group), stride = T + 2 * R;
-    const A* samples = s.samples + c * (tile.rows + 2 * radius_) * (T + 2 * radius_) + R * stride + R;
-    for (int64_t first = -reach; first < tile.rows + reach; first += kRowBlock) {
-      const int64_t count = min(kRowBlock, tile.rows + reach - first);
-      blur_rows(bank, group, samples + first * stride, stride, first, count, tile.rows, tile.columns, s.pairs,
-                s.blurred + c * group_size_, (tile.rows + 2 * reach) * T);
-    }
+    const int64_t R = bank.radius, stride = samples_stride();
+    const A* samples = s.samples + c * (strips_y_.longest() + 2 * radius_) * stride + R * stride + R;
+    blur_rows(bank, group, samples, stride, tile.rows, tile.columns, s.blurred + c * group_size_,
+              (tile.rows + 2 * group_radius(bank, group)) * T);
   }
 
   // The tile of kernel i's coefficients, and word to the memory that the next kernel's will be wanted.

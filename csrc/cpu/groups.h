@@ -4,7 +4,7 @@
 namespace {
 
 // Leaves room for the rest of a tile's data in a cache of 512 KiB.
-constexpr int64_t kGroupBytes = GKM_GROUP_BYTES;
+constexpr int64_t kGroupBytes = 230000;
 constexpr int64_t kLeastGroup = 4;
 
 // Kernels from .. to of a bank.
@@ -13,11 +13,10 @@ struct Group {
   int64_t size() const { return to - from; }
 };
 
+// The radius of the group's widest kernel, its last.
 template <class A>
 int64_t group_radius(const Bank<A>& bank, Group group) {
-  int64_t radius = 0;
-  for (int64_t i = group.from; i < group.to; ++i) radius = max(radius, bank.radii[i]);
-  return radius;
+  return bank.radii[group.to - 1];
 }
 
 struct Groups {
@@ -25,14 +24,14 @@ struct Groups {
   int64_t count;
 };
 
-// bytes(group) is what a group takes. Groups grow by twos: the row pass takes kernels in pairs.
+// bytes(group) is what a group takes.
 template <class Bytes>
 Groups make_groups(int64_t M, Memory& memory, const Bytes& bytes) {
   Groups groups{memory.zeroed<Group>(M), 0};
   for (int64_t from = 0; from < M; from = groups.list[groups.count++].to) {
     Group group{from, min(from + kLeastGroup, M)};
     while (group.to < M) {
-      const Group larger{from, min(group.to + 2, M)};
+      const Group larger{from, min(group.to + kLeastGroup, M)};
       if (bytes(larger) > kGroupBytes) break;
       group = larger;
     }

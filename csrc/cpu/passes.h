@@ -1,9 +1,7 @@
 // The two passes of a separable blur over a tile, each a small matrix product held in registers.
 //
-// Both passes work on blocks of kVectors vectors and keep two rows of accumulators, 2 x kVectors registers, to
-// which every vector they load is fed: two kernels share a term of the row pass, two output rows share a row of
-// the column pass. That is 6 loads for 8 multiply-adds with 4 vectors, within what two load ports can do beside
-// two multiply-add pipes, for any radius and any taps.
+// The row pass feeds each term of a row to several kernels, the column pass each row to two output rows: every
+// vector that is loaded serves as many multiply-adds as the registers allow, for any radius and any taps.
 #pragma once
 
 namespace {
@@ -13,9 +11,9 @@ constexpr int kVectors = 4;
 
 template <class A>
 constexpr int64_t kBlock = kVectors * kLanes<A>;
-// A tile is as wide as it takes to make good use of a page once it is touched.
+// A tile is as wide as it takes to make good use of a page once it is touched: 256 bytes.
 template <class A>
-constexpr int64_t kTileWidth = GKM_TILE_BYTES / int64_t(sizeof(A));
+constexpr int64_t kTileWidth = 256 / int64_t(sizeof(A));
 
 // Taps of one sum, used from `begin` to `end`.
 template <class A>
@@ -55,101 +53,102 @@ GKM_INLINE void sum_pair(const A* sources, int64_t stride, const Terms<A>& a, co
   }
 }
 
-// Two rows of weighted sums with the same number of terms, known to the compiler: no loop to leave, no branch to
-// guess. Row r takes its sources at sources + r * row_stride, kTileWidth apart, and goes to out + r * kTileWidth.
-template <int kTerms, class A>
-__attribute__((noinline)) void sum_rows(const A* sources, int64_t row_stride, const A* taps_a, const A* taps_b,
-                                        int64_t rows, int64_t width, A* out_a, A* out_b) {
-  constexpr int L = kLanes<A>;
-  constexpr int64_t T = kTileWidth<A>;
-  for (int64_t r = 0; r < rows; ++r, sources += row_stride, out_a += T, out_b += T) {
-    for (int64_t x = 0; x < width; x += kBlock<A>) {
-      Vec<A> acc_a[kVectors] = {}, acc_b[kVectors] = {};
-#pragma GCC unroll 16
-      for (int t = 0; t < kTerms; ++t) {
-        GKM_EACH_VECTOR(v) {
-          const Vec<A> value = in_register(load(sources + t * T + x + v * L));
-          acc_a[v] += taps_a[t] * value;
-          acc_b[v] += taps_b[t] * value;
-        }
-      }
-      GKM_EACH_VECTOR(v) {
-        write(out_a + x + v * L, acc_a[v]);
-        write(out_b + x + v * L, acc_b[v]);
-      }
+// How many kernels share a term of the row pass, over how many vectors: 8 accumulators of 16 registers, 16 of 32.
+constexpr int kRowKernels = GKM_VECTOR_BYTES == 64 ? 8 : 4;
+constexpr int kRowVectors = 2;
+template <class A>
+constexpr int64_t kRowBlock = kRowVectors * kLanes<A>;
+
+// One block of a row blurred by kRowKernels kernels, the narrowest first. A term is a sample, or where the kernels
+// are symmetric the pair sum x[-j] + x[j], made in registers for all of them. Terms that only the wider kernels
+// have are left to those; nothing outside a kernel's radius is ever multiplied, not even by zero.
+template <class A>
+class RowBlock {
+ public:
+  // taps[j * stride + n] is kernel n's tap for sample x[j].
+  RowBlock(const A* samples, const A* taps, int64_t stride) : samples_(samples), taps_(taps), stride_(stride) {}
+
+  template <bool kSymmetric>
+  GKM_INLINE void sum(const int64_t* radii) {
+    add<0>(0, [&](int v) GKM_LAMBDA { return load(samples_ + v * kLanes<A>); });
+    phase<kSymmetric, 0>(radii, 1);
+  }
+  GKM_INLINE void write_to(A* out, int64_t out_stride, int kernels) const {
+#pragma GCC unroll 8
+    for (int n = 0; n < kRowKernels; ++n) {
+      if (n == kernels) break;
+#pragma GCC unroll 2
+      for (int v = 0; v < kRowVectors; ++v) write(out + n * out_stride + v * kLanes<A>, acc_[n][v]);
     }
   }
-}
 
-template <class A>
-using SumRows = void (*)(const A*, int64_t, const A*, const A*, int64_t, int64_t, A*, A*);
-template <class A>
-constexpr SumRows<A> kSumRows[] = {sum_rows<1, A>, sum_rows<2, A>, sum_rows<3, A>, sum_rows<4, A>,
-                                   sum_rows<5, A>, sum_rows<6, A>, sum_rows<7, A>, sum_rows<8, A>,
-                                   sum_rows<9, A>, sum_rows<10, A>, sum_rows<11, A>};
-constexpr int64_t kSumRowsTerms = 11;  // the published bank's most
-
-// The row pass: `count` rows of samples -> those rows blurred by every kernel of the group that reaches them.
-//
-// Row k of the block is row `first + k` of a tile of `tile_rows`; a kernel reaches as far above and below the
-// tile as its radius. `samples` points at the tile's first column and is readable from -radius to kTileWidth +
-// radius. Row r of the group's kernel i goes to out + (i - from) * out_stride + (r + radius) * kTileWidth, radius
-// the group's; its lanes from `columns` on, as far as the next block, are zeroed, so that whatever lies beside the image never meets a
-// weight. `pairs` is room for kRowBlock * (radius + 1) * kTileWidth values.
-//
-// Rows come in blocks so that a pair of kernels runs over several of them at one length of loop, which the
-// processor's branch prediction can learn, and writes them side by side.
-constexpr int64_t kRowBlock = 4;
-
-template <class A>
-void blur_rows(const Bank<A>& bank, Group group, const A* samples, int64_t samples_stride, int64_t first, int64_t count,
-               int64_t tile_rows, int64_t columns, A* pairs, A* out, int64_t out_stride) {
-  constexpr int L = kLanes<A>;
-  constexpr int64_t T = kTileWidth<A>;
-  const int64_t R = group_radius(bank, group), width = (columns + kBlock<A> - 1) / kBlock<A> * kBlock<A>;
-
-  const A* sources = samples - bank.radius;
-  int64_t stride = 1, row_stride = samples_stride;
-  if (bank.symmetric) {
-    for (int64_t k = 0; k < count; ++k) {
-      const A* row = samples + k * samples_stride;
-      A* sums = pairs + k * (R + 1) * T;
-      for (int64_t x = 0; x < width; x += L) write(sums + x, load(row + x));
-      for (int64_t j = 1; j <= R; ++j) {
-        for (int64_t x = 0; x < width; x += L) write(sums + j * T + x, load(row + x - j) + load(row + x + j));
+ private:
+  // The terms that kernels kFirst .. have and kernel kFirst - 1 has not.
+  template <bool kSymmetric, int kFirst>
+  GKM_INLINE void phase(const int64_t* radii, int64_t from) {
+    for (int64_t j = from; j <= radii[kFirst]; ++j) {
+      const A* left = samples_ - j;
+      const A* right = samples_ + j;
+      if constexpr (kSymmetric) {
+        add<kFirst>(j, [=](int v) GKM_LAMBDA { return load(left + v * kLanes<A>) + load(right + v * kLanes<A>); });
+      } else {
+        add<kFirst>(-j, [=](int v) GKM_LAMBDA { return load(left + v * kLanes<A>); });
+        add<kFirst>(j, [=](int v) GKM_LAMBDA { return load(right + v * kLanes<A>); });
       }
     }
-    sources = pairs;
-    stride = T;
-    row_stride = (R + 1) * T;
+    if constexpr (kFirst + 1 < kRowKernels) phase<kSymmetric, kFirst + 1>(radii, max(from, radii[kFirst] + 1));
   }
-  const auto terms = [&](int64_t i) {
-    const int64_t centre = bank.symmetric ? 0 : bank.radius;
-    return Terms<A>{bank.taps_w + i * bank.terms, bank.symmetric ? 0 : centre - bank.radii[i],
-                    centre + bank.radii[i] + 1};
-  };
-  for (int64_t i = group.from; i < group.to; i += 2) {
-    const int64_t next = i + 1 < group.to ? i + 1 : i;  // a lone last kernel is its own neighbour
-    const Terms<A> narrow = terms(i), wide = terms(next);
-    const int64_t reach = max(bank.radii[i], bank.radii[next]);
-    const int64_t begin = max(first, -reach), end = min(first + count, tile_rows + reach);
-    if (begin >= end) continue;
-    const A* source = sources + (begin - first) * row_stride;
-    A* row = out + (i - group.from) * out_stride + (begin + R) * T;
-    A* row_next = out + (next - group.from) * out_stride + (begin + R) * T;
-    if (bank.symmetric && narrow.end == wide.end && wide.end <= kSumRowsTerms) {
-      kSumRows<A>[wide.end - 1](source, row_stride, narrow.taps, wide.taps, end - begin, width, row,
-                                    row_next);
-    } else {
-      for (int64_t r = 0; r < end - begin; ++r) {
-        for (int64_t x = 0; x < width; x += kBlock<A>) {
-          sum_pair(source + r * row_stride + x, stride, narrow, wide, row + r * T + x, row_next + r * T + x);
-        }
-      }
+
+  template <int kFirst, class Term>
+  GKM_INLINE void add(int64_t j, const Term& term) {
+    Vec<A> values[kRowVectors];
+#pragma GCC unroll 2
+    for (int v = 0; v < kRowVectors; ++v) values[v] = in_register(term(v));
+    const A* taps = taps_ + j * stride_;
+#pragma GCC unroll 8
+    for (int n = kFirst; n < kRowKernels; ++n) {
+#pragma GCC unroll 2
+      for (int v = 0; v < kRowVectors; ++v) acc_[n][v] += taps[n] * values[v];
     }
-    for (int64_t r = 0; columns < width && r < end - begin; ++r) {
-      __builtin_memset(row + r * T + columns, 0, size_t(width - columns) * sizeof(A));
-      __builtin_memset(row_next + r * T + columns, 0, size_t(width - columns) * sizeof(A));
+  }
+
+  const A* samples_;
+  const A* taps_;
+  int64_t stride_;
+  Vec<A> acc_[kRowKernels][kRowVectors] = {};
+};
+
+// The row pass: rows of samples -> those rows blurred by every kernel of the group that reaches them.
+//
+// `samples` points at the first row and column of a tile of `rows` x `columns` and is readable as far around it
+// as the bank's radius, and to whole blocks on the right. Row r of the group's kernel i goes to out + (i - from) *
+// out_stride + (r + radius) * kTileWidth, radius the group's; a kernel reaches as far above and below the tile as
+// its own. Lanes from `columns` on are zeroed, so that whatever lies beside the image never meets a weight.
+template <class A>
+void blur_rows(const Bank<A>& bank, Group group, const A* samples, int64_t samples_stride, int64_t rows,
+               int64_t columns, A* out, int64_t out_stride) {
+  constexpr int64_t T = kTileWidth<A>;
+  const int64_t R = group_radius(bank, group), padded = (columns + kBlock<A> - 1) / kBlock<A> * kBlock<A>;
+  for (int64_t i = group.from; i < group.to; i += kRowKernels) {
+    const int kernels = int(min(kRowKernels, group.to - i));
+    // The last kernels of a group may be few: those after them are run along, and not kept.
+    int64_t radii[kRowKernels];
+    for (int n = 0; n < kRowKernels; ++n) radii[n] = bank.radii[min(i + n, group.to - 1)];
+    const int64_t reach = bank.radii[i + kernels - 1];
+    for (int64_t r = -reach; r < rows + reach; ++r) {
+      A* row = out + (i - group.from) * out_stride + (r + R) * T;
+      for (int64_t x = 0; x < padded; x += kRowBlock<A>) {
+        RowBlock<A> block(samples + r * samples_stride + x, bank.taps_w_at(0) + i, bank.taps_w_stride);
+        if (bank.symmetric) {
+          block.template sum<true>(radii);
+        } else {
+          block.template sum<false>(radii);
+        }
+        block.write_to(row + x, out_stride, kernels);
+      }
+      for (int n = 0; columns < padded && n < kernels; ++n) {
+        __builtin_memset(row + n * out_stride + columns, 0, size_t(padded - columns) * sizeof(A));
+      }
     }
   }
 }
@@ -161,23 +160,22 @@ template <class A>
 void spread_row(const Bank<A>& bank, Group group, const A* sources, int64_t stride, int64_t width, int64_t halo,
                 int64_t columns, A* spread, A* out) {
   constexpr int L = kLanes<A>;
-  const int64_t R = bank.radius, reach = group_radius(bank, group);
-  const int64_t begin = bank.symmetric ? 0 : R - reach, end = (bank.symmetric ? 0 : R) + reach + 1;
+  const int64_t reach = group_radius(bank, group), terms = bank.symmetric ? reach + 1 : 2 * reach + 1;
 
-  const auto offset = [&](int64_t t) { return bank.symmetric ? t : t - R; };
+  const auto offset = [&](int64_t t) { return bank.symmetric ? t : t - reach; };
   const auto kernels = [&](int64_t t) {
     const int64_t j = offset(t), first = bank.first[j < 0 ? -j : j];
-    return Terms<A>{bank.taps_w_by_term + t * bank.M + group.from, max(first - group.from, 0), group.size()};
+    return Terms<A>{bank.taps_w_at(j) + group.from, max(first - group.from, 0), group.size()};
   };
-  for (int64_t t = begin; t < end; t += 2) {
-    const int64_t next = t + 1 < end ? t + 1 : t;
+  for (int64_t t = 0; t < terms; t += 2) {
+    const int64_t next = t + 1 < terms ? t + 1 : t;
     for (int64_t x = 0; x < width; x += kBlock<A>) {
       sum_pair(sources + x, stride, kernels(t), kernels(next), spread + t * width + x, spread + next * width + x);
     }
   }
   for (int64_t x = 0; x < columns; x += L) {
     Vec<A> sum = load(out + x);
-    for (int64_t t = begin; t < end; ++t) {
+    for (int64_t t = 0; t < terms; ++t) {
       const A* at = spread + t * width + halo + x;
       sum += load(at - offset(t));
       if (bank.symmetric && t > 0) sum += load(at + t);

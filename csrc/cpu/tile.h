@@ -3,7 +3,7 @@
 
 namespace {
 
-constexpr int64_t kTileRows = GKM_TILE_ROWS;
+constexpr int64_t kTileRows = 64;
 constexpr int64_t kLeastRows = 16;
 
 struct Tile {
@@ -48,7 +48,8 @@ GKM_INLINE const S* plane(const gkm::Planes& planes, int64_t b, int64_t m, int64
   return static_cast<const S*>(planes.data) + b * planes.batch + m * planes.map + c * planes.channel;
 }
 
-// One row of an image with its border, x - halo .. x + columns + halo, then zeros up to kTileWidth + halo.
+// One row of an image with its border, x - halo .. x + columns + halo, then zeros up to kTileWidth + halo. Writes up
+// to a vector past that.
 template <class S>
 void read_row_with_halo(const S* row, int64_t stride, int64_t n, gkm::Padding padding, int64_t x, int64_t columns,
                         int64_t halo, Acc<S>* out) {
@@ -58,15 +59,15 @@ void read_row_with_halo(const S* row, int64_t stride, int64_t n, gkm::Padding pa
     const int64_t source = border_index(i, n, padding);
     return source < 0 ? A(0) : to_acc(row[source * stride]);
   };
+  out -= from;
   int64_t i = from;
-  for (; i < min(0, to); ++i) *out++ = border(i);
-  const int64_t inside = min(to, n);
+  for (; i < min(0, to); ++i) out[i] = border(i);
   if (stride == 1) {
-    for (; i + kLanes<A> <= inside; i += kLanes<A>, out += kLanes<A>) write(out, load(row + i));
+    for (; i < to && i + kLanes<A> <= n; i += kLanes<A>) write(out + i, load(row + i));
   }
-  for (; i < inside; ++i) *out++ = to_acc(row[i * stride]);
-  for (; i < to; ++i) *out++ = border(i);
-  for (; i < x + kTileWidth<A> + halo; ++i) *out++ = A(0);
+  for (; i < min(to, n); ++i) out[i] = to_acc(row[i * stride]);
+  for (; i < to; ++i) out[i] = border(i);
+  for (i = to; i < x + kTileWidth<A> + halo; ++i) out[i] = A(0);
 }
 
 // Rows y .. y + rows and columns x .. x + width of a plane of a strided image, zeros beside it; width in whole vectors.
@@ -78,8 +79,11 @@ void read_window(const gkm::Planes& planes, const S* plane, int64_t y, int64_t r
       __builtin_memset(out, 0, size_t(width) * sizeof(*out));
       continue;
     }
-    for (int64_t i = 0; i < width; i += kLanes<Acc<S>>) {
-      write(out + i, load_bounded(plane + k * planes.row, x + i, W, planes.column));
+    const S* row = plane + k * planes.row;
+    if (x >= 0 && x + width <= W && planes.column == 1) {
+      for (int64_t i = 0; i < width; i += kLanes<Acc<S>>) write(out + i, load(row + x + i));
+    } else {
+      for (int64_t i = 0; i < width; i += kLanes<Acc<S>>) write(out + i, load_bounded(row, x + i, W, planes.column));
     }
   }
 }

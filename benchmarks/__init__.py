@@ -1,0 +1,1 @@
+"""Measures gkm_ops against everything else that computes the same numbers: ``python -m benchmarks``."""

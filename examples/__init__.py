@@ -1,0 +1,1 @@
+"""What the package does, on a real photo."""

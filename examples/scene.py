@@ -1,0 +1,81 @@
+"""The Middlebury motorcycle, as scikit-image carries it: a photo in linear light and a disparity without holes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import skimage.data
+import skimage.transform
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+SOURCE = "photo and disparity: Middlebury 2014 stereo benchmark, Motorcycle, from scikit-image"
+
+
+class Scene(NamedTuple):
+    """A photo and the disparity measured for each of its pixels.
+
+    Attributes:
+        photo: ``[1, 3, H, W]``, float32, linear light, 0 to 1.
+        disparity: ``[1, H, W]``, float32, in pixels of this photo: larger is nearer.
+        filled: the share of pixels whose disparity was not measured.
+    """
+
+    photo: Tensor
+    disparity: Tensor
+    filled: float
+
+
+def load_scene(scale: float) -> Scene:
+    """The left view at ``scale`` times its 741 x 500 pixels, 0 < scale <= 1.
+
+    A disparity is a distance in pixels, so it shrinks with the photo.
+    """
+    srgb, _, measured = skimage.data.stereo_motorcycle()
+    photo = srgb_to_linear(srgb.astype(np.float32) / 255)
+    disparity = fill_holes(measured)
+    if scale != 1:
+        size = [max(1, round(scale * side)) for side in disparity.shape]
+        photo = skimage.transform.resize(photo, size, anti_aliasing=True)
+        # The nearest sample: an average across an outline would invent a depth where nothing is.
+        disparity = scale * skimage.transform.resize(disparity, size, order=0, anti_aliasing=False)
+    return Scene(
+        photo=torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1), dtype=np.float32)).unsqueeze(0),
+        disparity=torch.from_numpy(disparity.astype(np.float32)).unsqueeze(0),
+        filled=float((~np.isfinite(measured)).mean()),
+    )
+
+
+def fill_holes(disparity: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give each pixel without a finite disparity the farther of its nearest measured neighbours in the row.
+
+    Most holes are background that the other camera could not see past a nearer object, so the smaller
+    disparity is the likely one. A row without any measurement is filled from the rows above and below.
+    """
+    known = np.where(np.isfinite(disparity), disparity, np.nan)
+    by_row = _farther_neighbour(known)
+    return _farther_neighbour(by_row.T).T
+
+
+def _farther_neighbour(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """NaN replaced by the smaller of the nearest values before and after it along the last axis."""
+    return np.fmin(_carry_forward(values), _carry_forward(values[:, ::-1])[:, ::-1])
+
+
+def _carry_forward(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """NaN replaced by the last value before it along the last axis."""
+    position = np.where(np.isnan(values), 0, np.arange(values.shape[1]))
+    return np.take_along_axis(values, np.maximum.accumulate(position, axis=1), axis=1)
+
+
+def srgb_to_linear(value: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Light is what blurs, so a photo is decoded before and encoded after (IEC 61966-2-1)."""
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
+
+
+def linear_to_srgb(value: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The inverse of `srgb_to_linear`, for values from 0 to 1; others are clipped."""
+    value = np.clip(value, 0, 1)
+    return np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055).astype(np.float32)

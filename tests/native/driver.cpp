@@ -1,0 +1,320 @@
+// Calls the kernels as the binding does and compares every target with the form's definition, term by term.
+//
+// Every buffer is a heap block of its exact size, filled with NaN before it is handed over, so that a sanitizer sees
+// each byte read or written beside it and a comparison sees what was left unwritten. Tasks run last first.
+// Exits with 1 and a line for each call that is wrong. GKM_ENTRIES lists the entries to call.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <new>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "form.h"
+
+namespace {
+
+using gkm::Form, gkm::Padding, gkm::Storage, gkm::Target;
+
+struct Entry {
+  const char* name;
+  void (*evaluate)(const Form&, const gkm::Runtime&);
+};
+
+bool runs(const char* name) {
+#if defined(__x86_64__)
+  if (std::strcmp(name, "evaluate_avx2") == 0) {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  }
+#endif
+  return std::strlen(name) > 0;
+}
+
+// A heap block of exactly n bytes, at the alignment that vectors want.
+class Block {
+ public:
+  explicit Block(size_t n = 0) : data_(::operator new(n, std::align_val_t(64))), size_(n) {
+    std::memset(data_, 0xff, n);
+  }
+  Block(Block&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(other.size_) {}
+  Block& operator=(Block&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~Block() { ::operator delete(data_, std::align_val_t(64)); }
+  void* data() const { return data_; }
+
+ private:
+  void* data_;
+  size_t size_;
+};
+
+// Numbers. All inputs are small multiples of 1/16, which every storage type holds exactly.
+
+size_t size_of(Storage storage) { return storage == Storage::f64 ? 8 : storage == Storage::f32 ? 4 : 2; }
+
+void encode(double value, Storage storage, char* to) {
+  const float single = float(value);
+  uint32_t bits;
+  std::memcpy(&bits, &single, 4);
+  uint16_t half = uint16_t(bits >> 16);
+  if (storage == Storage::f16) {
+    const uint32_t magnitude = value == 0 ? 0 : ((bits & 0x7fffffffu) >> 13) - (112u << 10);
+    half = uint16_t((bits >> 31 << 15) | magnitude);
+  }
+  if (storage == Storage::f64) std::memcpy(to, &value, 8);
+  if (storage == Storage::f32) std::memcpy(to, &single, 4);
+  if (size_of(storage) == 2) std::memcpy(to, &half, 2);
+}
+
+double decode(Storage storage, const char* from) {
+  double value;
+  float single;
+  uint16_t half = 0;
+  std::memcpy(&value, from, size_of(storage) == 8 ? 8 : 0);
+  if (storage == Storage::f64) return value;
+  if (storage == Storage::f32) {
+    std::memcpy(&single, from, 4);
+    return single;
+  }
+  std::memcpy(&half, from, 2);
+  if (storage == Storage::bf16) {
+    const uint32_t bits = uint32_t(half) << 16;
+    std::memcpy(&single, &bits, 4);
+    return single;
+  }
+  const int exponent = half >> 10 & 31, fraction = half & 1023;
+  const double magnitude = exponent == 31 ? NAN : std::ldexp(exponent ? 1024 + fraction : fraction, (exponent ? exponent : 1) - 25);
+  return half >> 15 ? -magnitude : magnitude;
+}
+
+// Half a unit in the last place of the type, and what sums held in float may add to it.
+double bound(Storage storage, double want, double largest) {
+  if (storage == Storage::f64) return 1e-12 * largest;
+  const double rounding = storage == Storage::bf16 ? 0x1p-8 : storage == Storage::f16 ? 0x1p-11 : 0;
+  return rounding * std::fabs(want) + 1e-5 * largest;
+}
+
+uint64_t random_state = 1;
+double random_number() {
+  random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+  return double(int64_t(random_state >> 33) % 33 - 16) / 16;
+}
+
+std::vector<double> random_numbers(int64_t n) {
+  std::vector<double> numbers(n);
+  for (double& number : numbers) number = random_number();
+  return numbers;
+}
+
+// One call's sizes and numbers, dense and in double.
+struct Call {
+  int64_t B, C, O, M, K, H, W;
+  Padding padding;
+  bool with_mix, channel_banks, channel_coeffs;
+  std::vector<int64_t> radii;
+  std::vector<double> x, y, coeffs, taps_w, taps_h, mix;
+
+  double mix_of(int64_t m, int64_t o, int64_t c) const { return with_mix ? mix[(m * O + o) * C + c] : o == c; }
+  int64_t colours_of(bool own) const { return own ? C : 1; }
+};
+
+struct Bank {
+  std::vector<int64_t> radii;  // of each kernel; one colour's after another's
+  bool channel_banks, symmetric;
+};
+
+Call make_call(int64_t H, int64_t W, const Bank& bank, Padding padding, bool with_mix, bool channel_coeffs) {
+  Call call{};
+  call.B = 2, call.C = 2, call.O = with_mix ? 3 : 2, call.H = H, call.W = W;
+  call.padding = padding;
+  call.with_mix = with_mix, call.channel_banks = bank.channel_banks, call.channel_coeffs = channel_coeffs;
+  call.radii = bank.radii;
+  call.M = int64_t(bank.radii.size()) / (bank.channel_banks ? call.C : 1);
+  for (int64_t r : bank.radii) call.K = std::max(call.K, 2 * r + 1);
+  call.x = random_numbers(call.B * call.C * H * W);
+  call.y = random_numbers(call.B * call.O * H * W);
+  call.coeffs = random_numbers(call.B * call.M * call.colours_of(channel_coeffs) * H * W);
+  call.taps_w = random_numbers(int64_t(bank.radii.size()) * call.K);
+  call.taps_h = random_numbers(int64_t(bank.radii.size()) * call.K);
+  if (bank.symmetric) {
+    for (size_t i = 0; i < call.taps_w.size(); ++i) {
+      const size_t j = i % call.K;
+      if (j > call.K / 2) call.taps_w[i] = call.taps_w[i - j + (call.K - 1 - j)];
+    }
+  }
+  if (with_mix) call.mix = random_numbers(call.M * call.O * call.C);
+  return call;
+}
+
+// The sample that an axis of n shows at index i, or -1 for a zero.
+int64_t border_source(int64_t i, int64_t n, Padding padding) {
+  if (i >= 0 && i < n) return i;
+  if (padding == Padding::zeros) return -1;
+  if (padding == Padding::replicate) return i < 0 ? 0 : n - 1;
+  return i < 0 ? -i : 2 * n - 2 - i;
+}
+
+// The form F, summed term by term with the target's own factor left out of each.
+std::vector<double> defined(const Call& call, Target target) {
+  const int64_t B = call.B, C = call.C, O = call.O, M = call.M, K = call.K, H = call.H, W = call.W, HW = H * W;
+  const int64_t sizes[] = {B * O * HW, B * C * HW, B * M * call.colours_of(call.channel_coeffs) * HW, M * O * C,
+                           call.colours_of(call.channel_banks) * M * K, call.colours_of(call.channel_banks) * M * K};
+  std::vector<double> out(sizes[int64_t(target)]);
+  for (int64_t index = 0; index < B * M * C * HW; ++index) {
+    const int64_t b = index / (M * C * HW), m = index / (C * HW) % M, c = index / HW % C, h = index / W % H, w = index % W;
+    const int64_t kernel = call.channel_banks ? c * M + m : m, pixel = h * W + w;
+    const int64_t map = (call.channel_coeffs ? (b * M + m) * C + c : b * M + m) * HW + pixel;
+    const double beta = call.coeffs[map];
+    double weight = 0;
+    for (int64_t o = 0; o < O; ++o) weight += call.mix_of(m, o, c) * call.y[(b * O + o) * HW + pixel];
+    for (int64_t i = -call.radii[kernel]; i <= call.radii[kernel]; ++i) {
+      const int64_t row = border_source(h + i, H, call.padding);
+      for (int64_t j = -call.radii[kernel]; row >= 0 && j <= call.radii[kernel]; ++j) {
+        const int64_t column = border_source(w + j, W, call.padding);
+        if (column < 0) continue;
+        const int64_t tap_h = kernel * K + K / 2 + i, tap_w = kernel * K + K / 2 + j;
+        const int64_t source = (b * C + c) * HW + row * W + column;
+        const double th = call.taps_h[tap_h], tw = call.taps_w[tap_w], x = call.x[source];
+        switch (target) {
+          case Target::blur:
+            for (int64_t o = 0; o < O; ++o) out[(b * O + o) * HW + pixel] += beta * call.mix_of(m, o, c) * th * tw * x;
+            break;
+          case Target::blur_adjoint:
+            out[source] += beta * weight * th * tw;
+            break;
+          case Target::correlate:
+            out[map] += weight * th * tw * x;
+            break;
+          case Target::grad_mix:
+            for (int64_t o = 0; o < O; ++o) out[(m * O + o) * C + c] += beta * call.y[(b * O + o) * HW + pixel] * th * tw * x;
+            break;
+          case Target::grad_taps_w:
+            out[tap_w] += beta * weight * th * x;
+            break;
+          case Target::grad_taps_h:
+            out[tap_h] += beta * weight * tw * x;
+            break;
+        }
+      }
+    }
+  }
+  return out;
+}
+
+enum class Layout { contiguous, channels_last, every_second_column };
+
+// Planes [batch, maps, channels, H, W] in a block that ends with the last element.
+gkm::Planes lay_out(const std::vector<double>& numbers, int64_t batch, int64_t maps, int64_t channels, const Call& call,
+                    Layout layout, Storage storage, Block& block) {
+  const int64_t H = call.H, W = call.W, planes = maps * channels;
+  gkm::Planes view;
+  view.column = layout == Layout::channels_last ? planes : layout == Layout::every_second_column ? 2 : 1;
+  view.row = W * view.column;
+  view.channel = layout == Layout::channels_last ? 1 : H * view.row;
+  view.map = channels * view.channel;
+  view.batch = planes * H * W * (layout == Layout::every_second_column ? 2 : 1);
+  const int64_t last = (batch - 1) * view.batch + (maps - 1) * view.map + (channels - 1) * view.channel +
+                       (H - 1) * view.row + (W - 1) * view.column;
+  const size_t size = size_of(storage);
+  block = Block(size_t(last + 1) * size);
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    const int64_t plane = int64_t(i) / (H * W);
+    const int64_t at = plane / planes * view.batch + plane / channels % maps * view.map + plane % channels * view.channel +
+                       int64_t(i) / W % H * view.row + int64_t(i) % W * view.column;
+    encode(numbers[i], storage, static_cast<char*>(block.data()) + size_t(at) * size);
+  }
+  view.data = block.data();
+  if (channels == 1) view.channel = 0;
+  return view;
+}
+
+void run_backwards(int64_t n, void (*body)(void*, int64_t), void* context) {
+  while (n-- > 0) body(context, n);
+}
+
+void* fresh_scratch(size_t bytes) {
+  static Block block;
+  block = Block(bytes);
+  return block.data();
+}
+
+// One call of one entry against what it should give; tells and returns false where it differs.
+bool check(const Entry& entry, const Call& call, Target target, Storage storage, Layout layout,
+           const std::vector<double>& want) {
+  const bool sums = target >= Target::grad_mix;
+  const Storage out_storage = sums ? Storage::f64 : storage;
+  Block x, y, coeffs, out(want.size() * size_of(out_storage));
+  Form form{};
+  form.target = target, form.storage = storage, form.padding = call.padding;
+  form.B = call.B, form.C = call.C, form.O = call.O, form.M = call.M, form.K = call.K, form.H = call.H, form.W = call.W;
+  form.channel_banks = call.channel_banks, form.channel_coeffs = call.channel_coeffs;
+  if (target != Target::blur_adjoint) form.x = lay_out(call.x, call.B, 1, call.C, call, layout, storage, x);
+  if (target != Target::blur) form.y = lay_out(call.y, call.B, 1, call.O, call, layout, storage, y);
+  if (target != Target::correlate) {
+    form.coeffs = lay_out(call.coeffs, call.B, call.M, call.colours_of(call.channel_coeffs), call, layout, storage, coeffs);
+  }
+  form.taps_w = target == Target::grad_taps_w ? nullptr : call.taps_w.data();
+  form.taps_h = target == Target::grad_taps_h ? nullptr : call.taps_h.data();
+  form.mix = call.with_mix && target != Target::grad_mix ? call.mix.data() : nullptr;
+  form.radii = call.radii.data();
+  form.out = out.data();
+  entry.evaluate(form, gkm::Runtime{run_backwards, fresh_scratch});
+
+  double largest = 0;
+  for (double value : want) largest = std::fmax(largest, std::fabs(value));
+  for (size_t i = 0; i < want.size(); ++i) {
+    const double got = decode(out_storage, static_cast<const char*>(out.data()) + i * size_of(out_storage));
+    if (std::fabs(got - want[i]) <= bound(sums && storage != Storage::f64 ? Storage::f32 : storage, want[i], largest)) continue;
+    std::printf("%s: target %d, storage %d, padding %d, %d x %d, M %d, layout %d: element %zu is %g, not %g\n", entry.name,
+                int(target), int(storage), int(call.padding), int(call.H), int(call.W), int(call.M), int(layout), i, got,
+                want[i]);
+    return false;
+  }
+  return true;
+}
+
+#define GKM_ENTRY(name) {#name, gkm::name},
+constexpr Entry kEntries[] = {GKM_ENTRIES};
+constexpr std::pair<int64_t, int64_t> kSizes[] = {{1, 1}, {5, 9}, {9, 35}, {40, 17}, {82, 7}, {8, 141}};
+const Bank kBanks[] = {
+    {{2, 0, 4, 1, 2}, false, true},
+    {{3, 0, 2}, false, false},
+    {{1, 0, 4, 2, 3, 3}, true, false},
+    {{11, 1}, false, true},
+};
+
+}  // namespace
+
+int main() {
+  int64_t calls = 0, failures = 0;
+  for (const auto& [H, W] : kSizes) {
+    for (const Bank& bank : kBanks) {
+      for (Padding padding : {Padding::zeros, Padding::reflect, Padding::replicate}) {
+        int64_t reach = 0;
+        for (int64_t r : bank.radii) reach = std::max(reach, r);
+        if (padding == Padding::reflect && std::min(H, W) <= reach) continue;
+        for (const auto& [with_mix, channel_coeffs] : {std::pair{false, false}, {true, false}, {false, true}}) {
+          const Call call = make_call(H, W, bank, padding, with_mix, channel_coeffs);
+          for (int64_t t = 0; t < 6; ++t) {
+            const Target target = Target(t);
+            if (target == Target::grad_mix && !with_mix) continue;
+            const std::vector<double> want = defined(call, target);
+            for (const Entry& entry : kEntries) {
+              if (!runs(entry.name)) continue;
+              const Storage storage = Storage(calls % 4);
+              const Layout layout = Layout(calls / 4 % 3);
+              failures += !check(entry, call, target, storage, layout, want);
+              ++calls;
+            }
+          }
+        }
+      }
+    }
+  }
+  std::printf("%d calls, %d wrong\n", int(calls), int(failures));
+  return failures > 0 || calls == 0;
+}

@@ -1,0 +1,156 @@
+"""Which implementation serves a call, how one is forced, and what a refusal says."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import instruction_sets
+
+import gkm_ops
+from gkm_ops import cpu, reference
+
+BANK = gkm_ops.GaussianBank([0.0, 1.0])
+X, COEFFS = torch.rand(1, 1, 9, 9), torch.rand(1, 2, 9, 9)
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """The names of the backends that served blurs, in order."""
+    names = []
+    for name, module in (("cpu", cpu), ("eager", reference)):
+
+        def note(*args, name=name, blur=module.blur):
+            names.append(name)
+            return blur(*args)
+
+        monkeypatch.setattr(module, "blur", note)
+    return names
+
+
+def blur(x=X, coeffs=COEFFS):
+    return gkm_ops.gkm_blur(x, coeffs, BANK)
+
+
+def test_the_compiled_backend_is_there_and_first():
+    assert gkm_ops.available_backends() == {"cpu": "available", "eager": "available"}
+    assert list(gkm_ops.available_backends())[0] == "cpu"
+    assert gkm_ops.available_backends("cuda")["cpu"] == "it serves the CPU alone, not cuda"
+    assert "torch.int32" in gkm_ops.available_backends("cpu", torch.int32)["cpu"]
+
+
+def test_the_best_serves_by_itself(served):
+    blur()
+    assert served == ["cpu"]
+
+
+def test_forcing_for_a_block_and_for_good(served):
+    with gkm_ops.use_backend("eager"):
+        blur()
+        with gkm_ops.use_backend("cpu"):
+            blur()
+        blur()
+    blur()
+    previous = gkm_ops.use_backend("eager")
+    blur()
+    with gkm_ops.use_backend(None):
+        blur()
+    previous.__exit__(None, None, None)
+    blur()
+    assert served == ["eager", "cpu", "eager", "cpu", "eager", "cpu", "cpu"]
+
+
+def test_a_block_left_by_an_error_is_over(served):
+    with pytest.raises(ZeroDivisionError), gkm_ops.use_backend("eager"):
+        1 / 0  # noqa: B018
+    blur()
+    assert served == ["cpu"]
+
+
+def test_the_environment_forces_and_use_backend_outranks_it(served, monkeypatch):
+    monkeypatch.setenv("GKM_OPS_BACKEND", "eager")
+    blur()
+    with gkm_ops.use_backend("cpu"):
+        blur()
+    monkeypatch.setenv("GKM_OPS_BACKEND", "")
+    blur()
+    assert served == ["eager", "cpu", "cpu"]
+
+
+def test_unknown_names_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="use_backend: got 'gpu', wanted one of .*'cpu', 'eager'"):
+        gkm_ops.use_backend("gpu")
+    monkeypatch.setenv("GKM_OPS_BACKEND", "gpu")
+    with pytest.raises(ValueError, match="GKM_OPS_BACKEND: got 'gpu', wanted one of"):
+        blur()
+
+
+def test_a_forced_backend_that_cannot_serve_says_why(monkeypatch):
+    monkeypatch.setattr(cpu, "_problem", "its library was not built")
+    assert gkm_ops.available_backends()["cpu"] == "its library was not built"
+    with gkm_ops.use_backend("cpu"), pytest.raises(RuntimeError, match="'cpu' was asked for .*library was not built"):
+        blur()
+
+
+def test_without_the_library_the_next_backend_serves(served, monkeypatch):
+    monkeypatch.setattr(cpu, "_problem", "its library was not built")
+    blur()
+    assert served == ["eager"]
+
+
+def test_backward_passes_follow_the_forced_backend(monkeypatch):
+    calls = []
+
+    def note(*args, adjoint=reference.blur_adjoint):
+        calls.append("eager")
+        return adjoint(*args)
+
+    monkeypatch.setattr(reference, "blur_adjoint", note)
+    with gkm_ops.use_backend("eager"):
+        blur(X.clone().requires_grad_()).sum().backward()
+    assert calls == ["eager"]
+
+
+def test_an_instruction_set_that_the_processor_lacks_is_refused(monkeypatch):
+    monkeypatch.setenv("GKM_OPS_CPU_ISA", "mmx")
+    with pytest.raises(RuntimeError, match="GKM_OPS_CPU_ISA: got 'mmx', wanted one of"):
+        blur()
+
+
+def test_the_best_instruction_set_that_the_processor_has_serves(monkeypatch):
+    from gkm_ops import _info
+
+    needs = {"avx512": ("avx512f", "avx512vl", "avx512dq", "avx512bw"), "avx2": ("avx2", "fma", "f16c")}
+    features = _info.cpu_features()
+    able = [name for name in instruction_sets() if all(features[feature] for feature in needs.get(name, ()))]
+    monkeypatch.delenv("GKM_OPS_CPU_ISA", raising=False)
+    assert _info.instruction_set() == able[0]
+    for name in able:
+        monkeypatch.setenv("GKM_OPS_CPU_ISA", name)
+        assert _info.instruction_set() == name
+
+
+def run(*command, **environment):
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, env={**os.environ, **environment}, check=False
+    )
+
+
+def test_info_from_the_command_line():
+    done = run("-m", "gkm_ops", "info")
+    assert done.returncode == 0, done.stderr
+    for word in ("cpu", "eager", "available", torch.__version__, *instruction_sets()):
+        assert word in done.stdout
+
+
+def test_the_command_line_explains_itself():
+    done = run("-m", "gkm_ops")
+    assert done.returncode == 2
+    assert "info" in done.stderr
+
+
+def test_the_environment_forces_from_the_start():
+    done = run("-c", "import gkm_ops, torch; from gkm_ops import backends; "
+               "print(backends.choose('cpu', torch.float32).name)", GKM_OPS_BACKEND="eager")  # fmt: skip
+    assert done.stdout.strip() == "eager", done.stderr
