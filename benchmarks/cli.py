@@ -81,9 +81,9 @@ def _size(text: str) -> tuple[int, int]:
 
 def _keys(wanted: list[str], quick: bool) -> tuple[str, ...]:
     """The contenders of a run; the fused forward pass always takes part, as what the rest is held against."""
-    known = contenders()
-    keys = [key for key in known if not quick or key in _QUICK_KEYS]
-    keys = [key for key in keys if not wanted or key == suite.FUSED or any(text in key for text in wanted)]
+    keys = [key for key in contenders() if key == suite.FUSED or not wanted or any(text in key for text in wanted)]
+    if quick and not wanted:
+        keys = [key for key in keys if key in _QUICK_KEYS]
     return tuple(keys)
 
 

@@ -98,14 +98,15 @@ def _compiled() -> list[Contender]:
         return lambda problem, threads: wrap(compile_it())(problem, threads)
 
     whole = [
-        Contender("forward", "compiled", name, lazily(_forward_of, partial(compiled.whole, eager.FORMULATIONS[name])))
-        for name in ("dense", "grouped, channels last", "convolution pairs, channels last")
+        Contender(job, "compiled", name, lazily(wrap, partial(compiled.whole, eager.FORMULATIONS[name])))
+        for job, wrap, names in (
+            ("forward", _forward_of, ("dense", "grouped, channels last", "convolution pairs, channels last")),
+            ("training", _training_of, ("grouped, channels last",)),
+        )
+        for name in names
     ]
-    by_kernel = [
-        Contender(job, "compiled", "shifted adds by kernel", lazily(wrap, compiled.shifted_adds_by_kernel))
-        for job, wrap in (("forward", _forward_of), ("training", _training_of))
-    ]
-    return whole + by_kernel
+    by_kernel = lazily(_forward_of, compiled.shifted_adds_by_kernel)
+    return [*whole, Contender("forward", "compiled", "shifted adds by kernel", by_kernel)]
 
 
 def _opencv() -> list[Contender]:

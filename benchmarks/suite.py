@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 import gkm_ops
@@ -85,7 +86,8 @@ def _timings(field: list[Contender], workers: list[Worker], size: tuple[int, int
         records = take_turns(turns, rivals, rounds, progress)
     for process in workers:
         process.call(worker.release)
-    base = {c.job: _fastest_medians(records, f"{c.job}/fused/") for c in field if c.family == "fused"}
+    fused = [c for c in field if c.family == "fused" and c.dtype == torch.float32]
+    base = {c.job: _fastest_medians([records[f"{c.key} {a}"] for a in worker.ALLOCATORS]) for c in fused}
     return [
         {
             "key": contender.key,
@@ -106,10 +108,8 @@ def _timings(field: list[Contender], workers: list[Worker], size: tuple[int, int
     ]
 
 
-def _fastest_medians(records: dict[str, Record], prefix: str) -> list[float]:
-    """The rounds of the fastest float32 record whose name starts so."""
-    candidates = [r for name, r in records.items() if name.startswith(prefix) and "bfloat16" not in name]
-    return min(candidates, key=lambda record: record.median).medians
+def _fastest_medians(records: list[Record]) -> list[float]:
+    return min(records, key=lambda record: record.median).medians
 
 
 def _rooflines(plan: Plan) -> list[dict[str, Any]]:

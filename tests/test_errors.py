@@ -93,7 +93,7 @@ def test_maps_of_each_colours_own_refuse_a_mix(op):
 def test_taps_of_both_axes_have_one_shape():
     arguments = Problem().arguments(torch.float32)
     arguments["taps_h"] = arguments["taps_h"][:, 1:-1]
-    with pytest.raises(ValueError, match="^taps_h: got shape .* wanted that of taps_w"):
+    with pytest.raises(ValueError, match=r"^taps_h: got shape .* wanted that of taps_w"):
         call("blur", arguments)
 
 
@@ -143,7 +143,9 @@ CALLS = {
     "channels of y": (ValueError, "y: got 1 channels", lambda: gkm_ops.gkm_correlate(X, Y[:, :1], BANK)),
     "batch": (ValueError, "y: got shape", lambda: gkm_ops.gkm_correlate(X, Y[:1], BANK)),
     "size": (ValueError, "y: got shape", lambda: gkm_ops.gkm_correlate(X, Y[..., :4], BANK)),
-    "channels of the bank": (ValueError, "taps: got a bank for 3", lambda: gkm_ops.gaussian_stack(X[:, :2], PER_COLOUR)),
+    "channels of the bank": (
+        ValueError, "taps: got a bank for 3", lambda: gkm_ops.gaussian_stack(X[:, :2], PER_COLOUR)
+    ),
     "integers": (TypeError, "x: got torch.int64", lambda: gkm_ops.gaussian_stack(X.long(), BANK)),
     "mixed types": (TypeError, "coeffs: got torch.float64", lambda: gkm_ops.gkm_blur(X, COEFFS.double(), BANK)),
     "device of the bank": (ValueError, "bank: got one on cpu, wanted meta", lambda: gkm_ops.gkm_blur(

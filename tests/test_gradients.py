@@ -110,8 +110,8 @@ def test_public_functions_with_a_trainable_bank(padding_mode):
     for function, images in functions.items():
 
         def of_tensors(first, second, taps, mix, function=function):
-            bank.taps.data = taps.data
-            return torch.func.functional_call(Call(function, bank, padding_mode), {"bank.taps": taps}, (first, second, mix))
+            module = Call(function, bank, padding_mode)
+            return torch.func.functional_call(module, {"bank.taps": taps}, (first, second, mix))
 
         inputs = (*images, bank.taps.detach().clone().requires_grad_(), mix)
         assert gradcheck(of_tensors, inputs, fast_mode=True)

@@ -69,9 +69,7 @@ def test_the_adjoint_is_the_transpose(arguments):
 
 
 def magnitudes(arguments):
-    return {
-        name: arguments[name].abs() for name in ("taps_w", "taps_h", "mix") if arguments[name] is not None
-    }
+    return {name: arguments[name].abs() for name in ("taps_w", "taps_h", "mix") if arguments[name] is not None}
 
 
 @EXAMPLES

@@ -11,6 +11,8 @@ namespace {
 
 constexpr int64_t kAdjointRows = 32;
 constexpr int64_t kAdjointColumns = 128;
+// Every group is spread by itself, so fewer and larger ones pay even where a group is more than half of the cache.
+constexpr int64_t kAdjointGroupBytes = 460000;
 
 template <class S>
 class Adjoint {
@@ -33,7 +35,7 @@ class Adjoint {
     const auto bytes = [&](Group group) {
       return form.C * group.size() * strips_y_.size * width(strips_x_.size) * int64_t(sizeof(A));
     };
-    groups_ = make_groups(form.M, memory_, bytes);
+    groups_ = make_groups(form.M, memory_, kAdjointGroupBytes, bytes);
     for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
   }
 

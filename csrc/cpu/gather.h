@@ -13,6 +13,9 @@ namespace {
 // number of threads.
 constexpr int64_t kSlabs = 64;
 
+// Leaves room for the rest of a tile's data in a cache of 512 KiB.
+constexpr int64_t kGatherGroupBytes = 230000;
+
 template <gkm::Target kTarget, class S>
 class Gather {
   using A = Acc<S>;
@@ -29,7 +32,7 @@ class Gather {
     for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
     for (int64_t c = 0; c < banks; ++c) radius_ = max(radius_, banks_[c].radius);
     // Banks per colour order their kernels each in its own way, so that only a group of all has the same ones in each.
-    groups_ = make_groups(form.M, memory_, [&](Group group) {
+    groups_ = make_groups(form.M, memory_, kGatherGroupBytes, [&](Group group) {
       return form.channel_banks ? 0 : form.C * group_values(group) * int64_t(sizeof(A));
     });
     for (int64_t g = 0; g < groups_.count; ++g) group_size_ = max(group_size_, group_values(groups_.list[g]));
@@ -162,8 +165,8 @@ class Gather {
     const Bank<A>& bank = this->bank(c);
     const int64_t R = bank.radius, stride = samples_stride();
     const A* samples = s.samples + c * (strips_y_.longest() + 2 * radius_) * stride + R * stride + R;
-    blur_rows(bank, group, samples, stride, tile.rows, tile.columns, s.blurred + c * group_size_,
-              (tile.rows + 2 * group_radius(bank, group)) * T);
+    blur_rows(RowPass<A>{bank, group, samples, stride, tile.rows, tile.columns, s.blurred + c * group_size_,
+                         (tile.rows + 2 * group_radius(bank, group)) * T});
   }
 
   // The tile of kernel i's coefficients, and word to the memory that the next kernel's will be wanted.

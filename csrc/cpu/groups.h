@@ -3,8 +3,6 @@
 
 namespace {
 
-// Leaves room for the rest of a tile's data in a cache of 512 KiB.
-constexpr int64_t kGroupBytes = 230000;
 constexpr int64_t kLeastGroup = 4;
 
 // Kernels from .. to of a bank.
@@ -24,15 +22,15 @@ struct Groups {
   int64_t count;
 };
 
-// bytes(group) is what a group takes.
+// bytes(group) is what a group takes, at most `most`.
 template <class Bytes>
-Groups make_groups(int64_t M, Memory& memory, const Bytes& bytes) {
+Groups make_groups(int64_t M, Memory& memory, int64_t most, const Bytes& bytes) {
   Groups groups{memory.zeroed<Group>(M), 0};
   for (int64_t from = 0; from < M; from = groups.list[groups.count++].to) {
     Group group{from, min(from + kLeastGroup, M)};
     while (group.to < M) {
       const Group larger{from, min(group.to + kLeastGroup, M)};
-      if (bytes(larger) > kGroupBytes) break;
+      if (bytes(larger) > most) break;
       group = larger;
     }
     groups.list[groups.count] = group;

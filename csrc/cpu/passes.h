@@ -68,10 +68,13 @@ class RowBlock {
   // taps[j * stride + n] is kernel n's tap for sample x[j].
   RowBlock(const A* samples, const A* taps, int64_t stride) : samples_(samples), taps_(taps), stride_(stride) {}
 
-  template <bool kSymmetric>
+  // The first kCommon terms on either side of the centre, which all kernels have, without a loop to leave.
+  template <bool kSymmetric, int kCommon>
   GKM_INLINE void sum(const int64_t* radii) {
     add<0>(0, [&](int v) GKM_LAMBDA { return load(samples_ + v * kLanes<A>); });
-    phase<kSymmetric, 0>(radii, 1);
+#pragma GCC unroll 16
+    for (int j = 1; j <= kCommon; ++j) add_offset<kSymmetric, 0>(j);
+    phase<kSymmetric, 0>(radii, kCommon + 1);
   }
   GKM_INLINE void write_to(A* out, int64_t out_stride, int kernels) const {
 #pragma GCC unroll 8
@@ -86,17 +89,20 @@ class RowBlock {
   // The terms that kernels kFirst .. have and kernel kFirst - 1 has not.
   template <bool kSymmetric, int kFirst>
   GKM_INLINE void phase(const int64_t* radii, int64_t from) {
-    for (int64_t j = from; j <= radii[kFirst]; ++j) {
-      const A* left = samples_ - j;
-      const A* right = samples_ + j;
-      if constexpr (kSymmetric) {
-        add<kFirst>(j, [=](int v) GKM_LAMBDA { return load(left + v * kLanes<A>) + load(right + v * kLanes<A>); });
-      } else {
-        add<kFirst>(-j, [=](int v) GKM_LAMBDA { return load(left + v * kLanes<A>); });
-        add<kFirst>(j, [=](int v) GKM_LAMBDA { return load(right + v * kLanes<A>); });
-      }
-    }
+    for (int64_t j = from; j <= radii[kFirst]; ++j) add_offset<kSymmetric, kFirst>(j);
     if constexpr (kFirst + 1 < kRowKernels) phase<kSymmetric, kFirst + 1>(radii, max(from, radii[kFirst] + 1));
+  }
+
+  template <bool kSymmetric, int kFirst>
+  GKM_INLINE void add_offset(int64_t j) {
+    const A* left = samples_ - j;
+    const A* right = samples_ + j;
+    if constexpr (kSymmetric) {
+      add<kFirst>(j, [=](int v) GKM_LAMBDA { return load(left + v * kLanes<A>) + load(right + v * kLanes<A>); });
+    } else {
+      add<kFirst>(-j, [=](int v) GKM_LAMBDA { return load(left + v * kLanes<A>); });
+      add<kFirst>(j, [=](int v) GKM_LAMBDA { return load(right + v * kLanes<A>); });
+    }
   }
 
   template <int kFirst, class Term>
@@ -118,37 +124,61 @@ class RowBlock {
   Vec<A> acc_[kRowKernels][kRowVectors] = {};
 };
 
-// The row pass: rows of samples -> those rows blurred by every kernel of the group that reaches them.
+// A row pass over a tile of `rows` x `columns`, and where its results go.
 //
-// `samples` points at the first row and column of a tile of `rows` x `columns` and is readable as far around it
-// as the bank's radius, and to whole blocks on the right. Row r of the group's kernel i goes to out + (i - from) *
-// out_stride + (r + radius) * kTileWidth, radius the group's; a kernel reaches as far above and below the tile as
-// its own. Lanes from `columns` on are zeroed, so that whatever lies beside the image never meets a weight.
+// `samples` points at the tile's first row and column and is readable as far around it as the bank's radius, and to
+// whole blocks on the right. Row r of the group's kernel i goes to out + (i - from) * out_stride + (r + radius) *
+// kTileWidth, radius the group's; a kernel reaches as far above and below the tile as its own.
 template <class A>
-void blur_rows(const Bank<A>& bank, Group group, const A* samples, int64_t samples_stride, int64_t rows,
-               int64_t columns, A* out, int64_t out_stride) {
-  constexpr int64_t T = kTileWidth<A>;
-  const int64_t R = group_radius(bank, group), padded = (columns + kBlock<A> - 1) / kBlock<A> * kBlock<A>;
-  for (int64_t i = group.from; i < group.to; i += kRowKernels) {
-    const int kernels = int(min(kRowKernels, group.to - i));
-    // The last kernels of a group may be few: those after them are run along, and not kept.
-    int64_t radii[kRowKernels];
-    for (int n = 0; n < kRowKernels; ++n) radii[n] = bank.radii[min(i + n, group.to - 1)];
-    const int64_t reach = bank.radii[i + kernels - 1];
-    for (int64_t r = -reach; r < rows + reach; ++r) {
-      A* row = out + (i - group.from) * out_stride + (r + R) * T;
-      for (int64_t x = 0; x < padded; x += kRowBlock<A>) {
-        RowBlock<A> block(samples + r * samples_stride + x, bank.taps_w_at(0) + i, bank.taps_w_stride);
-        if (bank.symmetric) {
-          block.template sum<true>(radii);
-        } else {
-          block.template sum<false>(radii);
-        }
-        block.write_to(row + x, out_stride, kernels);
-      }
-      for (int n = 0; columns < padded && n < kernels; ++n) {
-        __builtin_memset(row + n * out_stride + columns, 0, size_t(padded - columns) * sizeof(A));
-      }
+struct RowPass {
+  const Bank<A>& bank;
+  Group group;
+  const A* samples;
+  int64_t samples_stride;
+  int64_t rows, columns;
+  A* out;
+  int64_t out_stride;
+};
+
+// The pass for the kernels from i on that share their terms. Lanes from `columns` on are zeroed, so that whatever
+// lies beside the image never meets a weight.
+template <bool kSymmetric, int kCommon, class A>
+void blur_rows_of(const RowPass<A>& pass, int64_t i) {
+  const Bank<A>& bank = pass.bank;
+  const int kernels = int(min(kRowKernels, pass.group.to - i));
+  const int64_t padded = (pass.columns + kBlock<A> - 1) / kBlock<A> * kBlock<A>;
+  // The last kernels of a group may be few: those after them are run along, and not kept.
+  int64_t radii[kRowKernels];
+  for (int n = 0; n < kRowKernels; ++n) radii[n] = bank.radii[min(i + n, pass.group.to - 1)];
+  const int64_t reach = bank.radii[i + kernels - 1];
+  A* row = pass.out + (i - pass.group.from) * pass.out_stride + (group_radius(bank, pass.group) - reach) * kTileWidth<A>;
+  for (int64_t r = -reach; r < pass.rows + reach; ++r, row += kTileWidth<A>) {
+    for (int64_t x = 0; x < padded; x += kRowBlock<A>) {
+      RowBlock<A> block(pass.samples + r * pass.samples_stride + x, bank.taps_w_at(0) + i, bank.taps_w_stride);
+      block.template sum<kSymmetric, kCommon>(radii);
+      block.write_to(row + x, pass.out_stride, kernels);
+    }
+    for (int n = 0; pass.columns < padded && n < kernels; ++n) {
+      __builtin_memset(row + n * pass.out_stride + pass.columns, 0, size_t(padded - pass.columns) * sizeof(A));
+    }
+  }
+}
+
+// Up to the published bank's radii the terms common to the kernels are unrolled.
+template <class A>
+constexpr void (*kBlurRowsOf[])(const RowPass<A>&, int64_t) = {
+    blur_rows_of<true, 0, A>, blur_rows_of<true, 1, A>, blur_rows_of<true, 2, A>, blur_rows_of<true, 3, A>,
+    blur_rows_of<true, 4, A>, blur_rows_of<true, 5, A>, blur_rows_of<true, 6, A>, blur_rows_of<true, 7, A>,
+    blur_rows_of<true, 8, A>, blur_rows_of<true, 9, A>, blur_rows_of<true, 10, A>};
+constexpr int64_t kMostCommon = 10;
+
+template <class A>
+void blur_rows(const RowPass<A>& pass) {
+  for (int64_t i = pass.group.from; i < pass.group.to; i += kRowKernels) {
+    if (pass.bank.symmetric) {
+      kBlurRowsOf<A>[min(pass.bank.radii[i], kMostCommon)](pass, i);
+    } else {
+      blur_rows_of<false, 0, A>(pass, i);
     }
   }
 }

@@ -1,0 +1,105 @@
+"""The C++ kernels on their own: under sanitizers, and with faults put in that the driver must find."""
+
+import platform
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+KERNELS = Path(__file__).parents[1] / "csrc" / "cpu"
+NATIVE = Path(__file__).parent / "native"
+FLAGS = ["-std=c++17", "-g1", "-Wno-psabi"]
+# Unoptimised: the sanitizers' checks of inlined vector code take an optimiser ten times as long as they save.
+SANITIZERS = ["-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover"]
+X86 = platform.machine() in ("x86_64", "AMD64")
+BASELINE = "sse2" if X86 else "generic"
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
+
+
+def compile_with(*arguments):
+    command = ["g++", *FLAGS, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
+
+
+def entries(*names):
+    return "-DGKM_ENTRIES=" + "".join(f"GKM_ENTRY(evaluate_{name})" for name in names)
+
+
+@pytest.fixture
+def sanitizers(tmp_path):
+    source = tmp_path / "empty.cpp"
+    source.write_text("int main() {}\n")
+    command = ["g++", *SANITIZERS, source, "-o", tmp_path / "empty"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"g++ cannot link its sanitizers: {done.stderr.strip().splitlines()[-1]}")
+
+
+@needs_compiler
+@pytest.mark.usefixtures("sanitizers")
+def test_no_sanitizer_objects_and_all_calls_are_right(tmp_path):
+    """The baseline, AVX2 where it runs, and the loops of AVX-512 in vectors that any processor can do."""
+    sources = [KERNELS / f"isa_{name}.cpp" for name in ([BASELINE, "avx2"] if X86 else [BASELINE])]
+    sources += [NATIVE / "wide.cpp", NATIVE / "driver.cpp"]
+    names = [source.stem.removeprefix("isa_") for source in sources[:-2]] + ["avx512"]
+    objects = [tmp_path / f"{source.stem}.o" for source in sources]
+    options = [*SANITIZERS, entries(*names), "-I", KERNELS, "-c"]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda source, target: compile_with(*options, source, "-o", target), sources, objects))
+    program = tmp_path / "driver"
+    compile_with(*SANITIZERS, *objects, "-o", program)
+    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "calls agree with the definition" in done.stdout
+
+
+# A fault: the file, what stands there, and what is put in its place.
+FAULTS = {
+    "reflection repeats the edge": ("bank.h", "2 * (n - 1) - i", "2 * n - 1 - i"),
+    "replication of the wrong edge": ("bank.h", "return i < 0 ? 0 : n - 1;", "return i < 0 ? n - 1 : 0;"),
+    "row pass short of the radius": ("passes.h", "j <= radii[kFirst]", "j < radii[kFirst]"),
+    "column pass short of the radius": ("passes.h", "last = 2 * radius;", "last = 2 * radius - (radius > 0);"),
+    "lanes beside the image kept": ("passes.h", "__builtin_memset(row + n", "if (false) __builtin_memset(row + n"),
+    "one sample beside the image": ("vector.h", "first + i < n", "first + i <= n"),
+    "adjoint by taps not mirrored": ("adjoint.h", "bank.taps_h_reversed + i", "bank.taps_h + i"),
+    "fold that overwrites": ("adjoint.h", "to[x] += from[x]", "to[x] = from[x]"),
+    "transposed form with taps unswapped": ("evaluate.h", "swap(form.taps_w, form.taps_h);", ""),
+    "bfloat16 cut off, not rounded": ("vector.h", "bits + 0x7fffu + ((bits >> 16) & 1u)", "bits"),
+}
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """The driver, compiled for the baseline and not yet linked with any kernels."""
+    target = tmp_path_factory.mktemp("driver") / "driver.o"
+    compile_with("-O1", entries(BASELINE), "-I", KERNELS, "-c", NATIVE / "driver.cpp", "-o", target)
+    return target
+
+
+def build_and_run(driver, sources, folder):
+    program = folder / "driver"
+    compile_with("-O0", "-I", sources, sources / f"isa_{BASELINE}.cpp", driver, "-o", program)
+    return subprocess.run([program], capture_output=True, text=True, check=False, timeout=300)
+
+
+@needs_compiler
+def test_driver_passes_the_kernels_as_they_are(driver, tmp_path):
+    done = build_and_run(driver, KERNELS, tmp_path)
+    assert done.returncode == 0, done.stdout
+
+
+@needs_compiler
+@pytest.mark.parametrize(("file", "text", "replacement"), FAULTS.values(), ids=FAULTS)
+def test_driver_finds_a_fault(driver, tmp_path, file, text, replacement):
+    sources = tmp_path / "cpu"
+    shutil.copytree(KERNELS, sources)
+    source = (sources / file).read_text()
+    assert source.count(text) == 1, f"{file} no longer has {text!r} once: choose another place for this fault"
+    (sources / file).write_text(source.replace(text, replacement))
+    done = build_and_run(driver, sources, tmp_path)
+    assert done.returncode != 0
+    assert "evaluate_" in done.stdout or done.returncode < 0  # a wrong number, or a crash
