@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -202,6 +203,8 @@ def _as_rows(name: str, values: Sequence[Any]) -> list[list[Any]]:
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise TypeError(f"{name}: got {_described(values)}, wanted a sequence of numbers or one per colour")
     rows = [list(row) for row in values] if values and isinstance(values[0], Sequence) else [list(values)]
+    if not all(isinstance(value, numbers.Real) for row in rows for value in row):
+        raise TypeError(f"{name}: got {values!r}, wanted a sequence of numbers or one per colour")
     if not rows[0] or any(len(row) != len(rows[0]) for row in rows):
         raise ValueError(f"{name}: got rows of {[len(row) for row in rows]}, wanted equal rows, not empty")
     return rows

@@ -201,7 +201,8 @@ def _register(name: str) -> None:
 
         @staticmethod
         def forward(*args: Any) -> Tensor:
-            with torch._C._AutoDispatchBelowAutograd():
+            # An autograd function runs its forward with gradients off; an outer functorch transform wants them on.
+            with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
                 return op(*args)
 
         @staticmethod

@@ -1,11 +1,7 @@
 """The op family in plain PyTorch: the oracle's vocabulary, the last fallback and the benchmarks' baseline.
 
-Everything is one scalar form, linear in each of its six tensors:
-
-    F(x, y, coeffs, taps_w, taps_h, mix) = <y, blur(x, coeffs, taps_w, taps_h, mix)>
-
-and every op is the derivative of F by the tensor that it returns. So there is one formula here, `blur`;
-the rest are its vector-Jacobian products.
+Every op is the derivative of one scalar form by the tensor that it returns; see `gkm_ops.ops`, which also
+has the shapes. Here each is written as its formula, kernel by kernel.
 """
 
 from __future__ import annotations
@@ -38,10 +34,10 @@ def blur(
     image, weights = x.to(wide), coeffs.to(wide)
     y = torch.zeros((), dtype=wide, device=x.device)
     for m in range(coeffs.shape[1]):
-        blurred = _blur_with_kernel(image, m, taps_w.to(wide), taps_h.to(wide), radii, padding_mode)
+        blurred = _per_colour(_blur_separable, image, m, taps_w.to(wide), taps_h.to(wide), radii, padding_mode)
         if mix is not None:
             blurred = torch.einsum("oc,bchw->bohw", mix[m].to(wide), blurred)
-        y = y + (weights[:, m] if weights.dim() == 5 else weights[:, m : m + 1]) * blurred
+        y = y + _weight(weights, m) * blurred
     return y.to(x.dtype)
 
 
@@ -54,9 +50,15 @@ def blur_adjoint(
     radii: Sequence[int],
     padding_mode: str,
 ) -> Tensor:
-    """The derivative of F by x."""
-    x = torch.zeros_like(y) if mix is None else y.new_zeros(len(y), mix.shape[2], *y.shape[2:])
-    return _derivative(lambda v: blur(v, coeffs, taps_w, taps_h, mix, radii, padding_mode), x, y)
+    """x_c = sum_m T_m^T (coeffs_m * sum_o mix_m[o, c] y_o)."""
+    wide = accumulation_dtype(y.dtype)
+    image, weights = y.to(wide), coeffs.to(wide)
+    taps_w, taps_h = taps_w.to(wide), taps_h.to(wide)
+    x = torch.zeros((), dtype=wide, device=y.device)
+    for m in range(coeffs.shape[1]):
+        weighed = _weight(weights, m) * _mixed_back(image, mix, m)
+        x = x + _per_colour(_unblur_separable, weighed, m, taps_w, taps_h, radii, padding_mode)
+    return x.to(y.dtype)
 
 
 def correlate(
@@ -69,10 +71,15 @@ def correlate(
     padding_mode: str,
     per_channel: bool,
 ) -> Tensor:
-    """The derivative of F by coeffs."""
-    planes = (taps_w.shape[-2], x.shape[1]) if per_channel else (taps_w.shape[-2],)
-    coeffs = x.new_zeros(len(x), *planes, *x.shape[2:])
-    return _derivative(lambda v: blur(x, v, taps_w, taps_h, mix, radii, padding_mode), coeffs, y)
+    """b_m = sum_o y_o * sum_c mix_m[o, c] T_m x_c, or b_mc = y_c T_m x_c where per_channel."""
+    wide = accumulation_dtype(x.dtype)
+    image, taps_w, taps_h = x.to(wide), taps_w.to(wide), taps_h.to(wide)
+    maps = []
+    for m in range(taps_w.shape[-2]):
+        blurred = _per_colour(_blur_separable, image, m, taps_w, taps_h, radii, padding_mode)
+        product = _mixed_back(y.to(wide), mix, m) * blurred
+        maps.append(product if per_channel else product.sum(1))
+    return torch.stack(maps, 1).to(x.dtype)
 
 
 def grad_mix(
@@ -84,11 +91,14 @@ def grad_mix(
     radii: Sequence[int],
     padding_mode: str,
 ) -> Tensor:
-    """The derivative of F by mix."""
+    """The sum over pixels of coeffs_m y_o T_m x_c."""
     wide = accumulation_dtype(x.dtype)
-    x, y, coeffs = x.to(wide), y.to(wide), coeffs.to(wide)
-    mix = x.new_zeros(coeffs.shape[1], y.shape[1], x.shape[1])
-    return _derivative(lambda v: blur(x, coeffs, taps_w, taps_h, v, radii, padding_mode), mix, y)
+    image, weights, taps_w, taps_h = x.to(wide), coeffs.to(wide), taps_w.to(wide), taps_h.to(wide)
+    sums = []
+    for m in range(coeffs.shape[1]):
+        blurred = _per_colour(_blur_separable, image, m, taps_w, taps_h, radii, padding_mode)
+        sums.append(torch.einsum("bohw,bchw->oc", _weight(weights, m) * y.to(wide), blurred))
+    return torch.stack(sums)
 
 
 def grad_taps_w(
@@ -100,11 +110,8 @@ def grad_taps_w(
     radii: Sequence[int],
     padding_mode: str,
 ) -> Tensor:
-    """The derivative of F by taps_w."""
-    wide = accumulation_dtype(x.dtype)
-    x, y, coeffs = x.to(wide), y.to(wide), coeffs.to(wide)
-    taps = torch.zeros_like(taps_h, dtype=wide)
-    return _derivative(lambda v: blur(x, coeffs, v, taps_h, mix, radii, padding_mode), taps, y)
+    """That by taps_h of the transposed images: the axes commute."""
+    return grad_taps_h(x.mT, y.mT, coeffs.mT, taps_h, mix, radii, padding_mode)
 
 
 def grad_taps_h(
@@ -116,44 +123,85 @@ def grad_taps_h(
     radii: Sequence[int],
     padding_mode: str,
 ) -> Tensor:
-    """The derivative of F by taps_h."""
+    """The sum over pixels of coeffs_m * sum_o mix_m[o, c] y_o times the row that each tap reads."""
     wide = accumulation_dtype(x.dtype)
-    x, y, coeffs = x.to(wide), y.to(wide), coeffs.to(wide)
-    taps = torch.zeros_like(taps_w, dtype=wide)
-    return _derivative(lambda v: blur(x, coeffs, taps_w, v, mix, radii, padding_mode), taps, y)
-
-
-def _derivative(linear: Callable[[Tensor], Tensor], at: Tensor, cotangent: Tensor) -> Tensor:
-    """The vector-Jacobian product of a linear map, whose Jacobian is the same at every point."""
-    with torch.enable_grad():
-        pullback = torch.func.vjp(linear, at)[1]
-        return pullback(cotangent)[0]
-
-
-def _blur_with_kernel(
-    x: Tensor, m: int, taps_w: Tensor, taps_h: Tensor, radii: Sequence[int], padding_mode: str
-) -> Tensor:
-    """T_m x: kernel m of the bank, which is each colour's own for taps of shape [C, M, K]."""
-    if taps_w.dim() == 2:
-        return _blur_separable(x, taps_w[m], taps_h[m], radii[m], padding_mode)
-    kernels = taps_w.shape[1]
-    planes = [
-        _blur_separable(x[:, c : c + 1], taps_w[c, m], taps_h[c, m], radii[c * kernels + m], padding_mode)
-        for c in range(len(taps_w))
-    ]
-    return torch.cat(planes, dim=1)
-
-
-def _blur_separable(x: Tensor, taps_w: Tensor, taps_h: Tensor, radius: int, padding_mode: str) -> Tensor:
-    """Cross-correlation with the central 2 * radius + 1 taps, along the width and then the height."""
-    centre = slice(taps_w.shape[-1] // 2 - radius, taps_w.shape[-1] // 2 + radius + 1)
-    channels = x.shape[1]
-    kernel_w = taps_w[centre].expand(channels, 1, 1, -1)
-    kernel_h = taps_h[centre].unsqueeze(-1).expand(channels, 1, -1, 1)
-    x = F.pad(x, (radius,) * 4, mode=_PAD_MODE[padding_mode])
-    return F.conv2d(F.conv2d(x, kernel_w, groups=channels), kernel_h, groups=channels)
+    image, weights = x.to(wide), coeffs.to(wide)
+    kernels, size = taps_w.shape[-2:]
+    by_colour = torch.zeros(x.shape[1], kernels, size, dtype=wide, device=x.device)
+    for m in range(kernels):
+        weighed = _weight(weights, m) * _mixed_back(y.to(wide), mix, m)
+        for c in range(x.shape[1]):
+            taps, radius = _kernel(taps_w.to(wide), radii, m, c)
+            rows = _blur_rows(image[:, c : c + 1], taps, radius, padding_mode)
+            for j in range(2 * radius + 1):
+                shifted = rows[:, 0, j : j + x.shape[2]]
+                by_colour[c, m, size // 2 - radius + j] = (weighed[:, c] * shifted).sum()
+    return by_colour if taps_w.dim() == 3 else by_colour.sum(0)
 
 
 def refusal(device_type: str, dtype: torch.dtype) -> str | None:
     """Plain PyTorch serves every call."""
     return None
+
+
+def _weight(coeffs: Tensor, m: int) -> Tensor:
+    """Map m, of all colours or of each."""
+    return coeffs[:, m] if coeffs.dim() == 5 else coeffs[:, m : m + 1]
+
+
+def _mixed_back(y: Tensor, mix: Tensor | None, m: int) -> Tensor:
+    """What y weighs each colour of x with: sum_o mix_m[o, c] y_o."""
+    return y if mix is None else torch.einsum("oc,bohw->bchw", mix[m].to(y.dtype), y)
+
+
+def _kernel(taps: Tensor, radii: Sequence[int], m: int, c: int) -> tuple[Tensor, int]:
+    """The taps within the radius of kernel m for colour c, and that radius."""
+    radius = radii[m] if taps.dim() == 2 else radii[c * taps.shape[1] + m]
+    row = taps[m] if taps.dim() == 2 else taps[c, m]
+    return row[len(row) // 2 - radius : len(row) // 2 + radius + 1], radius
+
+
+def _per_colour(
+    apply: Callable[[Tensor, Tensor, Tensor, int, str], Tensor],
+    x: Tensor,
+    m: int,
+    taps_w: Tensor,
+    taps_h: Tensor,
+    radii: Sequence[int],
+    padding_mode: str,
+) -> Tensor:
+    """T_m x, or its transpose: all colours at once where they share the bank."""
+    if taps_w.dim() == 2:
+        (kernel_w, radius), (kernel_h, _) = _kernel(taps_w, radii, m, 0), _kernel(taps_h, radii, m, 0)
+        return apply(x, kernel_w, kernel_h, radius, padding_mode)
+    planes = []
+    for c in range(x.shape[1]):
+        (kernel_w, radius), (kernel_h, _) = _kernel(taps_w, radii, m, c), _kernel(taps_h, radii, m, c)
+        planes.append(apply(x[:, c : c + 1], kernel_w, kernel_h, radius, padding_mode))
+    return torch.cat(planes, dim=1)
+
+
+def _blur_rows(x: Tensor, taps_w: Tensor, radius: int, padding_mode: str) -> Tensor:
+    """Cross-correlation along the width of the image with its border, whose rows above and below are kept."""
+    padded = F.pad(x, (radius,) * 4, mode=_PAD_MODE[padding_mode])
+    return F.conv2d(padded, taps_w.expand(x.shape[1], 1, 1, -1), groups=x.shape[1])
+
+
+def _blur_separable(x: Tensor, taps_w: Tensor, taps_h: Tensor, radius: int, padding_mode: str) -> Tensor:
+    """Cross-correlation along the width and then the height."""
+    rows = _blur_rows(x, taps_w, radius, padding_mode)
+    return F.conv2d(rows, taps_h.unsqueeze(-1).expand(x.shape[1], 1, -1, 1), groups=x.shape[1])
+
+
+def _unblur_separable(z: Tensor, taps_w: Tensor, taps_h: Tensor, radius: int, padding_mode: str) -> Tensor:
+    """The transpose of `_blur_separable`: what the convolutions spread, folded back where the border took it from."""
+    channels, pad = z.shape[1], (radius,) * 4
+    rows = F.conv_transpose2d(z, taps_h.unsqueeze(-1).expand(channels, 1, -1, 1), groups=channels)
+    padded = F.conv_transpose2d(rows, taps_w.expand(channels, 1, 1, -1), groups=channels)
+    if padding_mode == "zeros" or radius == 0:
+        return padded[..., radius : radius + z.shape[2], radius : radius + z.shape[3]]
+    fold = {
+        "reflect": torch.ops.aten.reflection_pad2d_backward,
+        "replicate": torch.ops.aten.replication_pad2d_backward,
+    }[padding_mode]
+    return fold(padded, z, pad)

@@ -11,34 +11,22 @@ import functools
 import numpy as np
 
 
-def border_source(i: int, n: int, padding_mode: str) -> int | None:
-    """Which sample of an axis of n stands at index i, on the axis or off it; None is a zero."""
-    if 0 <= i < n:
-        return i
+def border_sources(offset: int, n: int, padding_mode: str) -> np.ndarray:
+    """Which sample of an axis of n stands `offset` away from each of its indices; -1 is a zero."""
+    index = np.arange(n) + offset
     if padding_mode == "zeros":
-        return None
+        return np.where((index >= 0) & (index < n), index, -1)
     if padding_mode == "replicate":
-        return min(max(i, 0), n - 1)
+        return np.clip(index, 0, n - 1)
     period = max(2 * n - 2, 1)  # reflect: 0 1 .. n-1 n-2 .. 1, again and again
-    phase = i % period
-    return phase if phase < n else period - phase
+    return np.minimum(index % period, period - index % period)
 
 
-@functools.cache
-def shift_matrix(offset: int, n: int, padding_mode: str) -> np.ndarray:
-    """The [n, n] matrix that reads sample i + offset at index i."""
-    matrix = np.zeros((n, n))
-    for i in range(n):
-        source = border_source(i + offset, n, padding_mode)
-        if source is not None:
-            matrix[i, source] = 1
-    return matrix
-
-
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def shift_matrices(half: int, n: int, padding_mode: str) -> np.ndarray:
-    """Those of every tap of a kernel, [2 * half + 1, n, n]."""
-    return np.stack([shift_matrix(j, n, padding_mode) for j in range(-half, half + 1)])
+    """What each tap of a kernel reads, as matrices [2 * half + 1, n, n] of zeros and ones."""
+    sources = np.stack([border_sources(j, n, padding_mode) for j in range(-half, half + 1)])
+    return (sources[:, :, None] == np.arange(n)).astype(np.float64)
 
 
 def within_radii(taps: np.ndarray, radii) -> np.ndarray:

@@ -63,7 +63,7 @@ def test_sizes(serving, op, size, padding_mode, dtype):
 
 
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (26, 24), (60, 150)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (24, 70)], ids=str)
 @pytest.mark.parametrize("op", OPS)
 def test_radius_beyond_the_image(serving, op, size, padding_mode):
     problem = Problem(batch=1, height=size[0], width=size[1], bank="large", padding_mode=padding_mode, outputs=2)
@@ -126,7 +126,7 @@ def test_batches_and_channels(serving, op, channels, batch):
         check(op, problem.arguments(torch.float64, serving.device), torch.float64)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
 @pytest.mark.parametrize("outputs", [None, 2], ids=["no_mix", "mix"])
 @pytest.mark.parametrize("release", ["v1", "v2"])

@@ -7,7 +7,7 @@ from problems import IMAGE_OPS, OPS, PADDING_MODES, call, expected
 from tolerances import assert_image_close, assert_sum_close
 
 EXAMPLES = settings(
-    max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=80, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 

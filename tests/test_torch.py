@@ -34,7 +34,10 @@ def trainable(arguments):
 @pytest.mark.parametrize(("op", "problem"), CASES)
 def test_opcheck(backend, op, problem):
     arguments = trainable(problem.arguments(torch.float32))
-    torch.library.opcheck(getattr(torch.ops.gkm_ops, op).default, positional(op, arguments))
+    tests = ["test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"]
+    if backend.backend == "eager":
+        tests.remove("test_schema")  # looks at the storage of every tensor on the way, where torch.func has none
+    torch.library.opcheck(getattr(torch.ops.gkm_ops, op).default, positional(op, arguments), test_utils=tests)
 
 
 @pytest.mark.parametrize(("op", "problem"), CASES)

@@ -122,7 +122,7 @@ struct Bank {
 
 // One call's sizes and numbers, dense and in double.
 struct Call {
-  int64_t B = 2, C = 2, O = 2, M, K = 1, H, W;
+  int64_t B, C = 2, O = 2, M, K = 1, H, W;
   Padding padding;
   bool with_mix, channel_banks, channel_coeffs;
   std::vector<int64_t> radii;
@@ -131,6 +131,7 @@ struct Call {
   Call(int64_t height, int64_t width, const Bank& bank, Padding border, Variant variant)
       : H(height), W(width), padding(border), with_mix(variant == Variant::with_mix || variant == Variant::infinite),
         channel_banks(bank.per_colour), channel_coeffs(variant == Variant::channel_coeffs), radii(bank.radii) {
+    B = H * W < 200 ? 2 : 1;
     if (with_mix) O = 3;
     const int64_t kernels = int64_t(radii.size());
     M = kernels / colours(channel_banks);
@@ -296,7 +297,7 @@ const Bank kBanks[] = {
     {{2, 0, 4, 1, 2, 3, 1, 0, 4, 2}, false, true},
     {{3, 0, 2}, false, false},
     {{1, 0, 4, 2, 3, 3}, true, false},
-    {{11, 1}, false, true},
+    {{7, 1}, false, true},
 };
 constexpr Padding kPaddings[] = {Padding::zeros, Padding::reflect, Padding::replicate};
 constexpr Variant kVariants[] = {Variant::plain, Variant::with_mix, Variant::channel_coeffs, Variant::infinite};
