@@ -33,11 +33,9 @@ def trainable(arguments):
 
 @pytest.mark.parametrize(("op", "problem"), CASES)
 def test_opcheck(backend, op, problem):
-    arguments = trainable(problem.arguments(torch.float32))
-    tests = ["test_schema", "test_autograd_registration", "test_faketensor", "test_aot_dispatch_dynamic"]
-    if backend.backend == "eager":
-        tests.remove("test_schema")  # looks at the storage of every tensor on the way, where torch.func has none
-    torch.library.opcheck(getattr(torch.ops.gkm_ops, op).default, positional(op, arguments), test_utils=tests)
+    """In float64: sums in float32 may differ by more than opcheck's 1e-7 from one layout to another."""
+    arguments = trainable(problem.arguments())
+    torch.library.opcheck(getattr(torch.ops.gkm_ops, op).default, positional(op, arguments))
 
 
 @pytest.mark.parametrize(("op", "problem"), CASES)
