@@ -40,7 +40,7 @@ def sanitizers(tmp_path):
 
 @needs_compiler
 @pytest.mark.usefixtures("sanitizers")
-def test_no_sanitizer_objects_and_all_calls_are_right(tmp_path):
+def test_sanitizers_are_silent_and_all_calls_right(tmp_path):
     """The baseline, AVX2 where it runs, and the loops of AVX-512 in vectors that any processor can do."""
     sources = [KERNELS / f"isa_{name}.cpp" for name in ([BASELINE, "avx2"] if X86 else [BASELINE])]
     sources += [NATIVE / "wide.cpp", NATIVE / "driver.cpp"]
