@@ -38,7 +38,7 @@ def blur(
         if mix is not None:
             blurred = torch.einsum("oc,bchw->bohw", mix[m].to(wide), blurred)
         y = y + _weight(weights, m) * blurred
-    return y.to(x.dtype)
+    return y.to(x.dtype).contiguous()
 
 
 def blur_adjoint(
@@ -58,7 +58,7 @@ def blur_adjoint(
     for m in range(coeffs.shape[1]):
         weighed = _weight(weights, m) * _mixed_back(image, mix, m)
         x = x + _per_colour(_unblur_separable, weighed, m, taps_w, taps_h, radii, padding_mode)
-    return x.to(y.dtype)
+    return x.to(y.dtype).contiguous()
 
 
 def correlate(

@@ -1,4 +1,4 @@
-"""Quick timings of each op for comparing two states of the code: `pytest tests/test_benchmark.py --benchmark-only`."""
+"""Quick timings of each op for comparing two states of the code: `pytest tests/test_op_timings.py --benchmark-only`."""
 
 import pytest
 import torch
