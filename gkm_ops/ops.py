@@ -316,8 +316,8 @@ def _flops(target: str, sizes: Sizes, arguments: dict[str, Any]) -> int:
     taps replaces one of the two passes by a product with each shifted image, at the same count.
     """
     radii = arguments["radii"]
-    per_colour = len(radii) == sizes.M
-    taps = 2 * sum(2 * r + 1 for r in radii) * (sizes.C if per_colour else 1)
+    shared = len(radii) == sizes.M
+    taps = 2 * sum(2 * r + 1 for r in radii) * (sizes.C if shared else 1)
     blends = sizes.M * sizes.C
     mixes = sizes.M * sizes.O * sizes.C if arguments.get("mix") is not None or target == "mix" else 0
     return 2 * sizes.B * sizes.H * sizes.W * (taps + blends + mixes)

@@ -3,8 +3,7 @@
 // One tile at a time. A row pass blurs the tile's rows and their halo into scratch that fits the second-level
 // cache; a column pass finishes each kernel in registers and spends the result at once, on the output it weighs
 // into. No blurred image ever reaches memory. The kernels go in groups, as many as fit that cache for all colours
-// together, so that the coefficients, the bulk of the traffic, are read from memory once for all colours; a group
-// of kernels of similar radius makes only the pair sums that it needs.
+// together, so that the coefficients, the bulk of the traffic, are read from memory once for all colours.
 #pragma once
 
 namespace {
