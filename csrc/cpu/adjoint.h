@@ -1,25 +1,29 @@
 // blur_adjoint: x_c = sum over m of T_m^T (coeffs_m * y_c), the passes of the blur transposed and in reverse.
 //
-// A tile of the result is gathered: a column pass over coeffs_m * y gives the rows of a group of kernels in scratch;
-// a transposed row pass sums them over the kernels before it spreads them, so that the kernels share the spreading
-// as they share the pair sums in the blur. Tiles lie on the image extended by the largest radius; what falls on
-// the extension is folded back to where the border took it from. Tiles at an edge hold both ends of the fold, so
+// A tile of the result is gathered in steps of a few panels, from left to right: a column pass over coeffs_m * y gives
+// each kernel's rows; they are summed over the kernels into terms before these are spread along the row, so that the
+// kernels share the spreading as they share the pair sums in the blur. What the next step's columns still need of
+// the terms stays, so no column is ever made twice. Tiles lie on the image extended by the largest radius; what falls
+// on the extension is folded back to where the border took it from. Tiles at an edge hold both ends of the fold, so
 // nothing is ever scattered to another tile.
 #pragma once
 
 namespace {
 
-constexpr int64_t kAdjointRows = 32;
-constexpr int64_t kAdjointColumns = 128;
-// Every group is spread by itself, so fewer and larger ones pay even where a group is more than half of the cache.
-constexpr int64_t kAdjointGroupBytes = 460000;
+constexpr int64_t kAdjointRows = 64;
+constexpr int64_t kAdjointColumns = 512;
+constexpr int64_t kStepPanels = 2;
+// Of rows after the column pass and of terms at a time.
+constexpr int64_t kAdjointBytes = 1500000;
 
 template <class S>
 class Adjoint {
   using A = Acc<S>;
   using V = Vec<A>;
   static constexpr int L = kLanes<A>;
-  static constexpr int64_t T = kBlock<A>;
+  static constexpr int64_t P = kPanel<A>;
+  static constexpr int64_t kStep = kStepPanels * P;
+  static constexpr int64_t kFarLeft = int64_t(1) << 40;
 
  public:
   Adjoint(const gkm::Form& form, const gkm::Runtime& runtime)
@@ -27,16 +31,13 @@ class Adjoint {
         runtime_(runtime),
         radius_(largest_radius(form)),
         extension_(form.padding == gkm::Padding::zeros ? 0 : radius_),
-        strips_x_(form.W + 2 * extension_, (max(kAdjointColumns, 6 * radius_) + T - 1) / T * T - 2 * radius_,
-                  2 * radius_ + 1),
+        strips_x_(form.W + 2 * extension_, max(kAdjointColumns, 6 * radius_), 2 * radius_ + 1),
         strips_y_(form.H + 2 * extension_, max(kAdjointRows, 2 * radius_ + 1), 2 * radius_ + 1) {
     const int64_t banks = form.channel_banks ? form.C : 1;
     banks_ = memory_.zeroed<Bank<A>>(banks);
-    const auto bytes = [&](Group group) {
-      return form.C * group.size() * strips_y_.size * width(strips_x_.size) * int64_t(sizeof(A));
-    };
-    groups_ = make_groups(form.M, memory_, kAdjointGroupBytes, bytes);
     for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
+    const int64_t a_colour = form.M * kernel_size() + rows() * terms_size();
+    colours_ = min(form.C, max(1, kAdjointBytes / (a_colour * int64_t(sizeof(A)))));
   }
 
   void run() {
@@ -47,12 +48,12 @@ class Adjoint {
 
  private:
   struct Scratch {
-    A* images;   // [O, rows + 2 radius, width]: y
-    A* coeffs;   // [rows + 2 radius, width]: one map
-    A* weighed;  // [rows + 2 radius, T]: a block of coefficients times y
-    A* columns;  // [C, group, rows, width]: after the column pass
-    A* spread;   // [terms, width] and a vector
-    A* result;   // [C, rows, width]
+    A* images;   // [O, rows + 2 radius, P]: a panel of y
+    A* coeffs;   // [rows + 2 radius, P]: a panel of one map
+    A* weighed;  // [rows + 2 radius, P]: the coefficients times y
+    A* columns;  // [colours, M, step's panels, rows, P]: after the column pass
+    A* terms;    // [colours, rows, 2 radius + 1, 2 radius + step] and a vector: of the step and what came before it
+    A* result;   // [colours, rows, result_stride]
   };
 
   static int64_t largest_radius(const gkm::Form& form) {
@@ -61,16 +62,24 @@ class Adjoint {
     return radius;
   }
 
-  // What a tile's columns take of its sources, in whole blocks.
-  int64_t width(int64_t columns) const { return (columns + 2 * radius_ + T - 1) / T * T; }
+  // Rows of scratch: those of the passes' last blocks are there whole.
+  int64_t rows() const { return whole_blocks(strips_y_.longest()); }
+  int64_t source_size() const { return (rows() + 2 * radius_) * P; }
+  int64_t kernel_size() const { return kStepPanels * (rows() | 1) * P; }
+  int64_t term_stride() const { return 2 * radius_ + kStep; }
+  int64_t terms_size() const { return (2 * radius_ + 1) * term_stride(); }
+  // A tile's columns, what the steps make to the left of them, and what the last step makes to the right.
+  int64_t result_stride() const { return strips_x_.longest() + 2 * radius_ + P + kStep; }
+  // Where a tile's sources begin: panels lie as in the gathering ops, so that rows of whole lines are read as such.
+  int64_t origin(const Tile& tile) const { return (tile.x - radius_ + kFarLeft * P) / P * P - kFarLeft * P; }
 
   Scratch scratch() const {
-    const int64_t rows = strips_y_.longest(), reached = rows + 2 * radius_, width = this->width(strips_x_.longest());
-    int64_t kernels = 0;
-    for (int64_t g = 0; g < groups_.count; ++g) kernels = max(kernels, groups_.list[g].size());
-    const int64_t sizes[] = {form_.O * reached * width,         reached * width,
-                             reached * T,                       form_.C * kernels * rows * width,
-                             (2 * radius_ + 1) * width + L,     form_.C * rows * width};
+    const int64_t sizes[] = {form_.O * source_size(),
+                             source_size(),
+                             source_size(),
+                             colours_ * form_.M * kernel_size(),
+                             colours_ * rows() * terms_size() + L,
+                             colours_ * rows() * result_stride()};
     size_t bytes = 0;
     for (int64_t size : sizes) bytes += Arena::bytes<A>(size);
     Arena arena(runtime_.scratch(bytes));
@@ -79,7 +88,7 @@ class Adjoint {
     s.coeffs = arena.take<A>(sizes[1]);
     s.weighed = arena.take<A>(sizes[2]);
     s.columns = arena.take<A>(sizes[3]);
-    s.spread = arena.take<A>(sizes[4]);
+    s.terms = arena.take<A>(sizes[4]);
     s.result = arena.take<A>(sizes[5]);
     return s;
   }
@@ -90,73 +99,115 @@ class Adjoint {
     const Tile tile{index / per_image, strips_y_.begin(ty) - extension_, strips_y_.length(ty),
                     strips_x_.begin(tx) - extension_, strips_x_.length(tx)};
     const Scratch s = scratch();
-    const int64_t width = this->width(tile.columns), size = tile.rows * width;
-    for (int64_t o = 0; o < form_.O; ++o) read(form_.y, 0, o, tile, s.images + o * (tile.rows + 2 * radius_) * width);
-    __builtin_memset(s.result, 0, size_t(form_.C * size) * sizeof(A));
-    for (int64_t g = 0; g < groups_.count; ++g) {
-      const Group group = groups_.list[g];
-      for (int64_t n = 0; n < group.size(); ++n) {
-        for (int64_t c = 0; c < form_.C; ++c) {
-          blur_kernel(group.from + n, c, tile, s, s.columns + (c * group.size() + n) * size);
-        }
-      }
-      for (int64_t c = 0; c < form_.C; ++c) {
+    for (int64_t from = 0; from < form_.C; from += colours_) {
+      const int64_t to = min(from + colours_, form_.C);
+      const int64_t sources = tile.x + tile.columns + radius_ - origin(tile);
+      for (int64_t at = 0; at < sources; at += kStep) step(from, to, at, tile, s);
+      for (int64_t c = from; c < to; ++c) {
+        A* result = s.result + (c - from) * rows() * result_stride() + radius_ + tile.x - origin(tile);
         for (int64_t k = 0; k < tile.rows; ++k) {
-          spread_row(bank(c), group, s.columns + c * group.size() * size + k * width, size, width, radius_,
-                     tile.columns, s.spread, s.result + c * size + k * width);
+          fold(result + k * result_stride(), 1, 1, tile.x, tile.columns, form_.W);
+        }
+        fold(result, result_stride(), tile.columns, tile.y, tile.rows, form_.H);
+        write_result(c, tile, result);
+      }
+    }
+  }
+
+  // Sources from column origin + at on, a step of them -> results up to a radius before the step's end.
+  void step(int64_t from, int64_t to, int64_t at, const Tile& tile, const Scratch& s) const {
+    for (int64_t p = 0; p < kStepPanels; ++p) {
+      const int64_t x = origin(tile) + at + p * P;
+      for (int64_t o = 0; o < form_.O; ++o) {
+        read_window(form_.y, plane<S>(form_.y, tile.b, 0, o), tile.y - radius_, whole_blocks(tile.rows) + 2 * radius_,
+                    form_.H, x, P, form_.W, s.images + o * source_size());
+      }
+      for (int64_t n = 0; n < form_.M; ++n) {
+        const int64_t m = bank(0).in_turn(n);
+        Ahead map = map_after(n, from, to - from, tile, x), image = image_after(n, to - from, tile, x);
+        PanelRows<A> coeffs{};
+        for (int64_t c = from; c < to; ++c) {
+          if (c == from || form_.channel_coeffs) coeffs = read(form_.coeffs, m, c, tile, x, s.coeffs);
+          A* columns = s.columns + ((c - from) * form_.M + bank(c).place[m]) * kernel_size() + p * (rows() | 1) * P;
+          blur_kernel(m, c, coeffs, tile, s, map, image, columns);
         }
       }
     }
-    for (int64_t c = 0; c < form_.C; ++c) {
-      A* result = s.result + c * size;
-      for (int64_t k = 0; k < tile.rows; ++k) fold(result + k * width, 1, 1, tile.x, tile.columns, form_.W);
-      fold(result, width, tile.columns, tile.y, tile.rows, form_.H);
-      write_result(c, tile, result, width);
+    for (int64_t c = from; c < to; ++c) {
+      const Bank<A>& bank = this->bank(c);
+      const A* columns = s.columns + (c - from) * form_.M * kernel_size();
+      // The step's first column of term 0, after the columns kept; terms run from -radius to radius.
+      A* terms = s.terms + (c - from) * rows() * terms_size() + radius_ * term_stride() + 2 * radius_;
+      for (int64_t p = 0; p < kStepPanels; ++p) {
+        sum_terms(bank, columns + p * (rows() | 1) * P, kernel_size(), tile.rows,
+                  Terms<A>{terms + p * P, terms_size(), term_stride()});
+      }
+      for (int64_t k = 0; k < tile.rows; ++k, terms += terms_size()) {
+        A* result = s.result + ((c - from) * rows() + k) * result_stride() + at;
+        spread_terms(bank, terms - radius_, term_stride(), kStep, result);
+        for (int64_t j = bank.symmetric_w ? 0 : -bank.radius; j <= bank.radius; ++j) {
+          A* term = terms + j * term_stride() - 2 * radius_;
+          __builtin_memmove(term, term + kStep, size_t(2 * radius_) * sizeof(A));
+        }
+      }
     }
   }
 
   const Bank<A>& bank(int64_t c) const { return banks_[form_.channel_banks ? c : 0]; }
 
-  // What a tile reads of a plane: its rows and columns and those within the radius, zero off the image.
-  void read(const gkm::Planes& planes, int64_t m, int64_t c, const Tile& tile, A* out) const {
-    read_window(planes, plane<S>(planes, tile.b, m, c), tile.y - radius_, tile.rows + 2 * radius_, form_.H,
-                tile.x - radius_, width(tile.columns), form_.W, out);
+  // What a tile reads of a plane's panel: its rows and those within the radius, zero off the image.
+  PanelRows<A> read(const gkm::Planes& planes, int64_t m, int64_t c, const Tile& tile, int64_t x, A* copy) const {
+    return read_panel(planes, plane<S>(planes, tile.b, m, c), tile.y - radius_, whole_blocks(tile.rows) + 2 * radius_,
+                      form_.H, x, form_.W, copy);
   }
 
-  // The column pass of kernel i for colour c over coeffs_m * y_c.
-  void blur_kernel(int64_t i, int64_t c, const Tile& tile, const Scratch& s, A* out) const {
+  // What the kernel two turns after the n-th will read: a map's panel, or the next panel of one of the first.
+  Ahead map_after(int64_t n, int64_t c, int64_t colours, const Tile& tile, int64_t x) const {
+    const int64_t m = bank(0).in_turn((n + 2) % form_.M), r = bank(c).radii[bank(c).place[m]];
+    return ahead_of(form_.coeffs, plane<S>(form_.coeffs, tile.b, m, c), r, colours, tile,
+                    n + 2 < form_.M ? x : x + P);
+  }
+
+  // The next panel of the n-th colour of y.
+  Ahead image_after(int64_t n, int64_t colours, const Tile& tile, int64_t x) const {
+    if (n >= form_.O) return Ahead();
+    return ahead_of(form_.y, plane<S>(form_.y, tile.b, 0, n), radius_, colours, tile, x + P);
+  }
+
+  Ahead ahead_of(const gkm::Planes& planes, const S* plane, int64_t radius, int64_t colours, const Tile& tile,
+                 int64_t x) const {
+    return Ahead(plane, planes.row, tile.y - radius, tile.rows + 2 * radius, form_.H, x, P, form_.W,
+                 colours * kPanelVectors * whole_blocks(tile.rows) / kRows);
+  }
+
+  // The column pass of kernel m for colour c over a panel of coeffs_m * y_c.
+  void blur_kernel(int64_t m, int64_t c, PanelRows<A> coeffs, const Tile& tile, const Scratch& s, Ahead& map,
+                   Ahead& image, A* out) const {
     const Bank<A>& bank = this->bank(c);
-    const int64_t m = bank.kernel[i], r = bank.radii[i], width = this->width(tile.columns);
-    const int64_t plane_size = (tile.rows + 2 * radius_) * width;
+    const int64_t i = bank.place[m], r = bank.radii[i];
     const double* mix = form_.mix == nullptr ? nullptr : form_.mix + m * form_.O * form_.C + c;
-    if (c == 0 || form_.channel_coeffs || form_.channel_banks) {
-      read(form_.coeffs, m, c, tile, s.coeffs);
-      if (i + 1 < form_.M) {
-        prefetch_window(form_.coeffs, plane<S>(form_.coeffs, tile.b, bank.kernel[i + 1], c), tile.y - radius_,
-                        tile.rows + 2 * radius_, form_.H, tile.x - radius_, width);
+    const auto weigh = [=, at = coeffs, weighed = s.weighed, first = (radius_ - r) * P,
+                        end = (radius_ + whole_blocks(tile.rows) + r) * P](auto&& value) GKM_LAMBDA {
+      const A* coeff = at.at + first / P * at.stride;
+      for (int64_t row = first; row < end; row += P, coeff += at.stride) {
+        for (int64_t x = 0; x < P; x += L) write(weighed + row + x, load(coeff + x) * value(row + x));
       }
+    };
+    if (mix == nullptr) {
+      weigh([y = s.images + c * source_size()](int64_t i) GKM_LAMBDA { return load(y + i); });
+    } else {
+      weigh([=, y = s.images, size = source_size(), O = form_.O, C = form_.C](int64_t i) GKM_LAMBDA {
+        V sum = {};
+        for (int64_t o = 0; o < O; ++o) sum += A(mix[o * C]) * load(y + o * size + i);
+        return sum;
+      });
     }
-    for (int64_t x = 0; x < width; x += T) {
-      A* weighed = s.weighed;
-      for (int64_t k = radius_ - r; k < tile.rows + radius_ + r; ++k, weighed += T) {
-        const A* coeffs = s.coeffs + k * width + x;
-        const A* y = s.images + k * width + x;
-        GKM_EACH_VECTOR(v) {
-          V value = {};
-          if (mix == nullptr) {
-            value = load(y + c * plane_size + v * L);
-          } else {
-            for (int64_t o = 0; o < form_.O; ++o) value += A(mix[o * form_.C]) * load(y + o * plane_size + v * L);
-          }
-          write(weighed + v * L, load(coeffs + v * L) * value);
-        }
-      }
-      A* const block = out + x;
-      blur_columns(s.weighed, T, bank.taps_h_reversed + i * (2 * bank.radius + 1), r, tile.rows,
-                   [=](int64_t k, const V* sums) GKM_LAMBDA {
-                     GKM_EACH_VECTOR(v) write(block + k * width + v * L, sums[v]);
-                   });
-    }
+    blur_columns(s.weighed + radius_ * P, bank.taps_h_reversed_of(i), r, bank.symmetric_h, tile.rows,
+                 [&](int64_t row, int64_t x, const V* sums) GKM_LAMBDA {
+                   GKM_EACH_ROW(k) write(out + (row + k) * P + x, sums[k]);
+                   map.some();
+                   image.some();
+                 });
   }
 
   // Add lines begin .. 0 and n .. begin + count, which lie off an axis of n, to those the border repeats there.
@@ -172,11 +223,11 @@ class Adjoint {
     }
   }
 
-  void write_result(int64_t c, const Tile& tile, const A* result, int64_t width) const {
+  void write_result(int64_t c, const Tile& tile, const A* result) const {
     const int64_t from = max(tile.x, 0), to = min(tile.x + tile.columns, form_.W);
     S* out = static_cast<S*>(form_.out) + (tile.b * form_.C + c) * form_.H * form_.W;
     for (int64_t k = max(tile.y, 0); k < min(tile.y + tile.rows, form_.H); ++k) {
-      const A* row = result + (k - tile.y) * width - tile.x;
+      const A* row = result + (k - tile.y) * result_stride() - tile.x;
       for (int64_t x = from; x < to; x += L) {
         if (x + L <= to) {
           store(out + k * form_.W + x, load(row + x));
@@ -194,7 +245,7 @@ class Adjoint {
   const Strips strips_x_, strips_y_;
   Memory memory_;
   Bank<A>* banks_ = nullptr;
-  Groups groups_{};
+  int64_t colours_ = 0;  // at a time
 };
 
 }  // namespace

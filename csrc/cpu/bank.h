@@ -19,17 +19,30 @@ template <class A>
 struct Bank {
   int64_t M;
   int64_t radius;           // the largest
-  bool symmetric;           // every kernel, along the width
+  bool symmetric_w;         // every kernel, along the width
+  bool symmetric_h;         // and along the height
   int64_t* kernel;          // [M] each one's index in the form
   int64_t* place;           // [M] the inverse
   int64_t* radii;           // [M]
   int64_t* first;           // [radius + 2] the first kernel with a radius of at least r
   int64_t taps_w_stride;    // M, padded so that a few kernels past the last can be read
-  A* taps_w;                // [2 * radius + 1, taps_w_stride]: all kernels' taps for one offset side by side
-  A* taps_h;                // [M, 2 * radius + 1], from the start: taps_h[m][0 .. 2 * radii[m]]
+  A* taps_w_by_offset;      // [2 * radius + 1, taps_w_stride]
+  A* taps_w;                // [M, 2 * radius + 1]
+  A* taps_h;                // likewise
   A* taps_h_reversed;       // likewise
 
-  const A* taps_w_at(int64_t offset) const { return taps_w + (radius + offset) * taps_w_stride; }
+  // All kernels' taps for one offset, side by side.
+  const A* taps_w_at(int64_t offset) const { return taps_w_by_offset + (radius + offset) * taps_w_stride; }
+  // One kernel's taps, by offset from its centre.
+  const A* taps_w_of(int64_t i) const { return centre(taps_w, i); }
+  const A* taps_h_of(int64_t i) const { return centre(taps_h, i); }
+  const A* taps_h_reversed_of(int64_t i) const { return centre(taps_h_reversed, i); }
+
+  // The kernels in an order that takes turns between narrow and wide: even work, for what goes on beside it.
+  int64_t in_turn(int64_t n) const { return kernel[n % 2 == 0 ? n / 2 : M - 1 - n / 2]; }
+
+ private:
+  const A* centre(const A* taps, int64_t i) const { return taps + i * (2 * radius + 1) + radius; }
 };
 
 // Bump allocation of small tables from the heap, freed together.
@@ -71,13 +84,19 @@ Bank<A> make_bank(const gkm::Form& form, int64_t c, Memory& memory) {
 
   Bank<A> bank{};
   bank.M = M;
-  bank.symmetric = true;
   bank.kernel = memory.zeroed<int64_t>(M);
+  const auto symmetric = [&](const double* taps) {
+    bool all = true;
+    for (int64_t m = 0; taps != nullptr && m < M; ++m) {
+      const double* kernel = taps + m * K + centre;
+      for (int64_t j = 1; j <= radii[m]; ++j) all &= kernel[-j] == kernel[j];
+    }
+    return all;
+  };
+  bank.symmetric_w = symmetric(taps_w);
+  bank.symmetric_h = symmetric(taps_h);
   for (int64_t m = 0; m < M; ++m) {
     bank.radius = max(bank.radius, radii[m]);
-    for (int64_t j = 1; taps_w != nullptr && j <= radii[m]; ++j) {
-      bank.symmetric &= taps_w[m * K + centre - j] == taps_w[m * K + centre + j];
-    }
     int64_t i = m;
     for (; i > 0 && radii[bank.kernel[i - 1]] > radii[m]; --i) bank.kernel[i] = bank.kernel[i - 1];
     bank.kernel[i] = m;
@@ -87,7 +106,8 @@ Bank<A> make_bank(const gkm::Form& form, int64_t c, Memory& memory) {
   bank.radii = memory.zeroed<int64_t>(M);
   bank.first = memory.zeroed<int64_t>(R + 2);
   bank.taps_w_stride = M + kPadding;
-  bank.taps_w = memory.zeroed<A>((2 * R + 1) * bank.taps_w_stride);
+  bank.taps_w_by_offset = memory.zeroed<A>((2 * R + 1) * bank.taps_w_stride);
+  bank.taps_w = memory.zeroed<A>(M * (2 * R + 1));
   bank.taps_h = memory.zeroed<A>(M * (2 * R + 1));
   bank.taps_h_reversed = memory.zeroed<A>(M * (2 * R + 1));
   for (int64_t i = 0; i < M; ++i) {
@@ -96,10 +116,15 @@ Bank<A> make_bank(const gkm::Form& form, int64_t c, Memory& memory) {
     bank.radii[i] = r;
     for (int64_t wider = r + 1; wider <= R + 1; ++wider) ++bank.first[wider];
     for (int64_t j = -r; j <= r; ++j) {
-      if (taps_w != nullptr) bank.taps_w[(R + j) * bank.taps_w_stride + i] = A(taps_w[m * K + centre + j]);
+      if (taps_w != nullptr) {
+        const A tap = A(taps_w[m * K + centre + j]);
+        bank.taps_w[i * (2 * R + 1) + R + j] = tap;
+        bank.taps_w_by_offset[(R + j) * bank.taps_w_stride + i] = tap;
+      }
       if (taps_h != nullptr) {
-        bank.taps_h[i * (2 * R + 1) + r + j] = A(taps_h[m * K + centre + j]);
-        bank.taps_h_reversed[i * (2 * R + 1) + r - j] = A(taps_h[m * K + centre + j]);
+        const A tap = A(taps_h[m * K + centre + j]);
+        bank.taps_h[i * (2 * R + 1) + R + j] = tap;
+        bank.taps_h_reversed[i * (2 * R + 1) + R - j] = tap;
       }
     }
   }

@@ -10,8 +10,6 @@
 //
 #include "bank.h"
 //
-#include "groups.h"
-//
 #include "passes.h"
 //
 #include "tile.h"

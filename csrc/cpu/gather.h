@@ -1,9 +1,9 @@
 // The ops that read blurred versions of x: blur, correlate, and the gradients by mix and by taps_h.
 //
-// One tile at a time. A row pass blurs the tile's rows and their halo into scratch that fits the second-level
-// cache; a column pass finishes each kernel in registers and spends the result at once, on the output it weighs
-// into. No blurred image ever reaches memory. The kernels go in groups, as many as fit that cache for all colours
-// together, so that the coefficients, the bulk of the traffic, are read from memory once for all colours.
+// One panel of a tile at a time. A row pass blurs the panel's rows and their halo, by all kernels, into scratch that
+// fits the second-level cache; a column pass finishes each kernel in registers and spends the result at once, on
+// the output it weighs into. No blurred image ever reaches memory. The colours share a panel, so that the
+// coefficients, the bulk of the traffic, are read from memory once for all of them.
 #pragma once
 
 namespace {
@@ -12,8 +12,8 @@ namespace {
 // number of threads.
 constexpr int64_t kSlabs = 64;
 
-// Leaves room for the rest of a tile's data in a cache of 512 KiB.
-constexpr int64_t kGatherGroupBytes = 230000;
+// Of blurred rows at a time; leaves room for the rest of a panel's data in a cache of 512 KiB.
+constexpr int64_t kBlurredBytes = 360000;
 
 template <gkm::Target kTarget, class S>
 class Gather {
@@ -21,6 +21,7 @@ class Gather {
   using V = Vec<A>;
   static constexpr int L = kLanes<A>;
   static constexpr int64_t T = kTileWidth<A>;
+  static constexpr int64_t P = kPanel<A>;
   static constexpr bool kSums = kTarget == gkm::Target::grad_mix || kTarget == gkm::Target::grad_taps_h;
 
  public:
@@ -30,11 +31,8 @@ class Gather {
     banks_ = memory_.zeroed<Bank<A>>(banks);
     for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
     for (int64_t c = 0; c < banks; ++c) radius_ = max(radius_, banks_[c].radius);
-    // Banks per colour order their kernels each in its own way, so that only a group of all has the same ones in each.
-    groups_ = make_groups(form.M, memory_, kGatherGroupBytes, [&](Group group) {
-      return form.channel_banks ? 0 : form.C * group_values(group) * int64_t(sizeof(A));
-    });
-    for (int64_t g = 0; g < groups_.count; ++g) group_size_ = max(group_size_, group_values(groups_.list[g]));
+    blurred_stride_ = BlurredRows<A>::stride_for(strips_y_.longest(), radius_);
+    colours_ = min(form.C, max(1, kBlurredBytes / (form.M * blurred_stride_ * int64_t(sizeof(A)))));
   }
 
   void run() {
@@ -61,12 +59,11 @@ class Gather {
 
  private:
   struct Scratch {
-    A* samples;  // [C, rows + 2 radius, samples_stride]: the tile of x with its halo
-    A* blurred;  // [C, group, rows + 2 radius, T]: after the row pass
-    A* images;   // [O, rows, T]: the output's tile, or that of y
-    A* coeffs;   // [rows, T]: the tile of one map, times y for grad_taps_h
-    A* map;      // [rows, T]: correlate's output for one kernel
-    V* partial;  // [O], for grad_mix
+    A* samples;  // [C, rows + 2 radius + 1, samples_stride]: the tile of x with its halo
+    A* blurred;  // [colours, M, blurred_stride]: after the row pass
+    A* images;   // [O, rows, P]: the output's panel, or that of y
+    A* coeffs;   // [rows, P]: the panel of one map, where it is not read in place
+    A* maps;     // [M or 1, rows, P]: correlate's output, or what the gradients sum over
   };
 
   int64_t sum_count() const {
@@ -78,18 +75,15 @@ class Gather {
 
   // A row of samples, and a vector for the last store of each.
   int64_t samples_stride() const { return T + 2 * radius_ + L; }
-
-  // Values of scratch for a group's rows of one colour.
-  int64_t group_values(Group group) const {
-    int64_t radius = 0;
-    for (int64_t c = 0; c < (form_.channel_banks ? form_.C : 1); ++c) radius = max(radius, group_radius(banks_[c], group));
-    return group.size() * (strips_y_.longest() + 2 * radius) * T;
-  }
+  int64_t samples_rows() const { return strips_y_.longest() + 2 * radius_ + 1; }
+  int64_t panel_size() const { return whole_blocks(strips_y_.longest()) * P; }
+  // Whether a map takes sums over colours that are not all blurred at a time.
+  bool keeps_maps() const { return kTarget == gkm::Target::correlate && !form_.channel_coeffs && colours_ < form_.C; }
 
   Scratch scratch() const {
-    const int64_t rows = strips_y_.longest(), tile = rows * T;
-    const int64_t sizes[] = {form_.C * (rows + 2 * radius_) * samples_stride(), form_.C * group_size_, form_.O * tile, tile, tile};
-    size_t bytes = Arena::bytes<V>(form_.O);
+    const int64_t sizes[] = {form_.C * samples_rows() * samples_stride(), colours_ * form_.M * blurred_stride_,
+                             form_.O * panel_size(), panel_size(), (keeps_maps() ? form_.M : 1) * panel_size()};
+    size_t bytes = 0;
     for (int64_t size : sizes) bytes += Arena::bytes<A>(size);
     Arena arena(runtime_.scratch(bytes));
     Scratch s;
@@ -97,8 +91,7 @@ class Gather {
     s.blurred = arena.take<A>(sizes[1]);
     s.images = arena.take<A>(sizes[2]);
     s.coeffs = arena.take<A>(sizes[3]);
-    s.map = arena.take<A>(sizes[4]);
-    s.partial = arena.take<V>(form_.O);
+    s.maps = arena.take<A>(sizes[4]);
     return s;
   }
 
@@ -109,153 +102,166 @@ class Gather {
                     strips_x_.length(tx)};
     const Scratch s = scratch();
     for (int64_t c = 0; c < form_.C; ++c) read_x(c, tile, s);
+    for (int64_t x = 0; x < tile.columns; x += P) {
+      panel(Tile{tile.b, tile.y, tile.rows, tile.x + x, min(P, tile.columns - x)}, x, s, sums);
+    }
+  }
+
+  // The panel `at` columns into its tile.
+  void panel(const Tile& panel, int64_t at, const Scratch& s, double* sums) const {
+    const int64_t size = panel_size();
     if (kTarget == gkm::Target::blur) {
-      __builtin_memset(s.images, 0, size_t(form_.O * tile.rows * T) * sizeof(A));
+      __builtin_memset(s.images, 0, size_t(form_.O * size) * sizeof(A));
     } else {
       for (int64_t o = 0; o < form_.O; ++o) {
-        read_window(form_.y, plane<S>(form_.y, tile.b, 0, o), tile.y, tile.rows, form_.H, tile.x, T, form_.W,
-                    s.images + o * tile.rows * T);
+        read_window(form_.y, plane<S>(form_.y, panel.b, 0, o), panel.y, whole_blocks(panel.rows), form_.H, panel.x, P,
+                    form_.W, s.images + o * size);
       }
     }
-    for (int64_t g = 0; g < groups_.count; ++g) {
-      const Group group = groups_.list[g];
-      for (int64_t c = 0; c < form_.C; ++c) blur_tile_rows(group, c, tile, s);
-      for (int64_t n = group.from; n < group.to; ++n) {
-        const int64_t m = bank(0).kernel[n];
-        for (int64_t c = 0; c < form_.C; ++c) {
-          const int64_t i = bank(c).place[m];
-          if (kTarget != gkm::Target::correlate) read_coeffs(i, c, tile, s);
-          const int64_t radius = group_radius(bank(c), group), skipped = radius - bank(c).radii[i];
-          const A* rows = s.blurred + c * group_size_ + ((i - group.from) * (tile.rows + 2 * radius) + skipped) * T;
-          if constexpr (kTarget == gkm::Target::grad_taps_h) {
-            multiply_shifted(i, c, rows, tile, s, sums);
-          } else {
-            for (int64_t x = 0; x < tile.columns; x += kBlock<A>) finish_block(i, c, rows + x, x, tile, s, sums);
+    for (int64_t from = 0; from < form_.C; from += colours_) {
+      const int64_t to = min(from + colours_, form_.C);
+      for (int64_t c = from; c < to; ++c) {
+        const A* samples = s.samples + (c * samples_rows() + radius_) * samples_stride() + radius_ + at;
+        blur_rows(bank(c), Samples<A>{samples, samples_stride()}, panel.rows, blurred(c - from, s));
+      }
+      for (int64_t n = 0; n < form_.M; ++n) {
+        const int64_t m = bank(0).in_turn(n);
+        Ahead ahead = map_after(n, from, to - from, panel);
+        PanelRows<A> coeffs{};
+        for (int64_t c = from; c < to; ++c) {
+          if (kTarget != gkm::Target::correlate && (c == from || form_.channel_coeffs)) {
+            coeffs = read_panel(form_.coeffs, plane<S>(form_.coeffs, panel.b, m, c), panel.y, whole_blocks(panel.rows),
+                                form_.H, panel.x, form_.W, s.coeffs);
           }
+          finish(m, c, blurred(c - from, s).of(bank(c).place[m]), coeffs, panel, s, ahead, sums);
           if (kTarget == gkm::Target::correlate && (form_.channel_coeffs || c + 1 == form_.C)) {
-            write_map(m, c, tile, s);
+            write_map(m, c, panel, s);
           }
         }
       }
     }
     if (kTarget == gkm::Target::blur) {
       for (int64_t o = 0; o < form_.O; ++o) {
-        write_tile(s.images + o * tile.rows * T, tile, form_.W, out_plane(tile.b * form_.O + o));
+        write_panel(s.images + o * size, panel, form_.W, out_plane(panel.b * form_.O + o));
       }
     }
+  }
+
+  BlurredRows<A> blurred(int64_t c, const Scratch& s) const {
+    return BlurredRows<A>{s.blurred + c * form_.M * blurred_stride_, blurred_stride_, radius_};
   }
 
   void read_x(int64_t c, const Tile& tile, const Scratch& s) const {
     const S* x = plane<S>(form_.x, tile.b, 0, c);
-    const int64_t R = bank(c).radius, stride = samples_stride();
-    A* row = s.samples + c * (strips_y_.longest() + 2 * radius_) * stride;
-    for (int64_t k = -R; k < tile.rows + R; ++k, row += stride) {
+    A* row = s.samples + c * samples_rows() * samples_stride();
+    for (int64_t k = -radius_; k < tile.rows + radius_; ++k, row += samples_stride()) {
       const int64_t source = border_index(tile.y + k, form_.H, form_.padding);
       if (source < 0) {
-        __builtin_memset(row, 0, size_t(stride) * sizeof(A));
+        __builtin_memset(row, 0, size_t(samples_stride()) * sizeof(A));
       } else {
-        read_row_with_halo(x + source * form_.x.row, form_.x.column, form_.W, form_.padding, tile.x, tile.columns, R,
-                           row);
+        read_row_with_halo(x + source * form_.x.row, form_.x.column, form_.W, form_.padding, tile.x, tile.columns,
+                           radius_, row);
       }
     }
   }
 
-  void blur_tile_rows(Group group, int64_t c, const Tile& tile, const Scratch& s) const {
-    const Bank<A>& bank = this->bank(c);
-    const int64_t R = bank.radius, stride = samples_stride();
-    const A* samples = s.samples + c * (strips_y_.longest() + 2 * radius_) * stride + R * stride + R;
-    blur_rows(RowPass<A>{bank, group, samples, stride, tile.rows, tile.columns, s.blurred + c * group_size_,
-                         (tile.rows + 2 * group_radius(bank, group)) * T});
+  // What the kernel two turns after the n-th will read or write: a map's panel, or the next panel of one of the first.
+  Ahead map_after(int64_t n, int64_t c, int64_t colours, const Tile& panel) const {
+    const int64_t m = bank(0).in_turn((n + 2) % form_.M), x = n + 2 < form_.M ? panel.x : panel.x + P;
+    const int64_t calls = colours * kPanelVectors * whole_blocks(panel.rows) / kRows;
+    if (kTarget == gkm::Target::correlate) {
+      const int64_t map = panel.b * form_.M + m;
+      return Ahead(out_plane(form_.channel_coeffs ? map * form_.C + c : map), form_.W, panel.y, panel.rows, form_.H, x,
+                   P, form_.W, calls);
+    }
+    return Ahead(plane<S>(form_.coeffs, panel.b, m, c), form_.coeffs.row, panel.y, panel.rows, form_.H, x, P, form_.W,
+                 calls);
   }
 
-  // The tile of kernel i's coefficients, and word to the memory that the next kernel's will be wanted.
-  void read_coeffs(int64_t i, int64_t c, const Tile& tile, const Scratch& s) const {
-    if (c > 0 && !form_.channel_coeffs) return;
-    const int64_t* kernel = bank(c).kernel;
-    const S* coeffs = plane<S>(form_.coeffs, tile.b, kernel[i], c);
-    read_window(form_.coeffs, coeffs, tile.y, tile.rows, form_.H, tile.x, T, form_.W, s.coeffs);
-    if (i + 1 == form_.M) return;
-    const S* next = plane<S>(form_.coeffs, tile.b, kernel[i + 1], c);
-    prefetch_window(form_.coeffs, next, tile.y, tile.rows, form_.H, tile.x, T);
-  }
-
-  // The column pass of kernel i for colour c over the block at column x, and what its result is for.
-  void finish_block(int64_t i, int64_t c, const A* rows, int64_t x, const Tile& tile, const Scratch& s,
-                    double* sums) const {
+  // The column pass of kernel m for colour c, and what its result is for.
+  void finish(int64_t m, int64_t c, const A* rows, PanelRows<A> coeffs, const Tile& panel, const Scratch& s,
+              Ahead& ahead, double* sums) const {
     const Bank<A>& bank = this->bank(c);
-    const int64_t m = bank.kernel[i], size = tile.rows * T, C = form_.C, O = form_.O;
-    const A* taps = bank.taps_h + i * (2 * bank.radius + 1);
+    const int64_t i = bank.place[m], size = panel_size(), C = form_.C, O = form_.O;
     const double* mix = form_.mix == nullptr ? nullptr : form_.mix + m * O * C + c;
-    A* const images = s.images + x;
-    const A* const coeffs = s.coeffs + x;
+    const A* const images = s.images;
+    const auto blur = [&](auto&& done) GKM_LAMBDA {
+      blur_columns(rows, bank.taps_h_of(i), bank.radii[i], bank.symmetric_h, panel.rows,
+                   [&](int64_t row, int64_t x, const V* sum) GKM_LAMBDA {
+                     done(coeffs.at + row * coeffs.stride + x, row * P + x, sum);
+                     ahead.some();
+                   });
+    };
 
     if constexpr (kTarget == gkm::Target::blur) {
       if (mix == nullptr) {
-        A* const image = images + c * size;
-        blur_columns(rows, T, taps, bank.radii[i], tile.rows, [=](int64_t k, const V* sum) GKM_LAMBDA {
-          A* out = image + k * T;
-          GKM_EACH_VECTOR(v) write(out + v * L, load(out + v * L) + load(coeffs + k * T + v * L) * sum[v]);
+        A* const image = s.images + c * size;
+        blur([=](const A* coeff, int64_t at, const V* sum) GKM_LAMBDA {
+          GKM_EACH_ROW(k) add_to(image + at + k * P, load(coeff + k * coeffs.stride) * sum[k]);
         });
       } else {
-        blur_columns(rows, T, taps, bank.radii[i], tile.rows, [=](int64_t k, const V* sum) GKM_LAMBDA {
-          V weighed[kVectors];
-          GKM_EACH_VECTOR(v) weighed[v] = load(coeffs + k * T + v * L) * sum[v];
+        A* const out = s.images;
+        blur([=](const A* coeff, int64_t at, const V* sum) GKM_LAMBDA {
+          V weighed[kRows];
+          GKM_EACH_ROW(k) weighed[k] = load(coeff + k * coeffs.stride) * sum[k];
           for (int64_t o = 0; o < O; ++o) {
-            A* out = images + o * size + k * T;
-            GKM_EACH_VECTOR(v) write(out + v * L, load(out + v * L) + A(mix[o * C]) * weighed[v]);
+            GKM_EACH_ROW(k) add_to(out + o * size + at + k * P, A(mix[o * C]) * weighed[k]);
           }
         });
       }
     } else if constexpr (kTarget == gkm::Target::correlate) {
-      const bool fresh = c == 0 || form_.channel_coeffs;
-      A* const map = s.map + x;
-      blur_columns(rows, T, taps, bank.radii[i], tile.rows, [=](int64_t k, const V* sum) GKM_LAMBDA {
-        GKM_EACH_VECTOR(v) {
-          A* out = map + k * T + v * L;
-          const V product = y_for(mix, c, images + k * T + v * L, size) * sum[v];
-          write(out, fresh ? product : load(out) + product);
-        }
-      });
-    } else {
-      static_assert(kTarget == gkm::Target::grad_mix);
-      V* const partial = s.partial;
-      for (int64_t o = 0; o < O; ++o) partial[o] = V{};
-      blur_columns(rows, T, taps, bank.radii[i], tile.rows, [=](int64_t k, const V* sum) GKM_LAMBDA {
-        V weighed[kVectors];
-        GKM_EACH_VECTOR(v) weighed[v] = load(coeffs + k * T + v * L) * sum[v];
-        for (int64_t o = 0; o < O; ++o) {
-          GKM_EACH_VECTOR(v) partial[o] += load(images + o * size + k * T + v * L) * weighed[v];
-        }
-      });
-      for (int64_t o = 0; o < O; ++o) sums[(m * O + o) * C + c] += horizontal_sum<A>(partial[o]);
-    }
-  }
-
-  void write_map(int64_t m, int64_t c, const Tile& tile, const Scratch& s) const {
-    const int64_t map = tile.b * form_.M + m;
-    write_tile(s.map, tile, form_.W, out_plane(form_.channel_coeffs ? map * form_.C + c : map));
-  }
-
-  // dF/dtaps_h of kernel i: the tile's weights times the rows that each tap reads.
-  void multiply_shifted(int64_t i, int64_t c, const A* rows, const Tile& tile, const Scratch& s, double* sums) const {
-    const Bank<A>& bank = this->bank(c);
-    const int64_t m = bank.kernel[i], size = tile.rows * T, r = bank.radii[i];
-    const double* mix = form_.mix == nullptr ? nullptr : form_.mix + m * form_.O * form_.C + c;
-    for (int64_t at = 0; at < size; at += L) {
-      write(s.map + at, load(s.coeffs + at) * y_for(mix, c, s.images + at, size));
-    }
-    double* out = sums + ((form_.channel_banks ? c : 0) * form_.M + m) * form_.K + form_.K / 2 - r;
-    for (int64_t j = 0; j <= 2 * r; ++j) {
-      for (int64_t x = 0; x < tile.columns; x += kBlock<A>) {
-        V acc[kVectors] = {};
-        for (int64_t k = 0; k < tile.rows; ++k) {
-          GKM_EACH_VECTOR(v) {
-            acc[v] += load(s.map + k * T + x + v * L) * load(rows + (k + j) * T + x + v * L);
-          }
-        }
-        GKM_EACH_VECTOR(v) out[j] += horizontal_sum<A>(acc[v]);
+      A* const map = map_of(m, s);
+      if (c == 0 || form_.channel_coeffs) {
+        blur([=](const A*, int64_t at, const V* sum) GKM_LAMBDA {
+          GKM_EACH_ROW(k) write(map + at + k * P, y_for(mix, c, images + at + k * P, size) * sum[k]);
+        });
+      } else {
+        blur([=](const A*, int64_t at, const V* sum) GKM_LAMBDA {
+          GKM_EACH_ROW(k) add_to(map + at + k * P, y_for(mix, c, images + at + k * P, size) * sum[k]);
+        });
       }
+    } else if constexpr (kTarget == gkm::Target::grad_mix) {
+      A* const weighed = s.maps;
+      blur([=](const A* coeff, int64_t at, const V* sum) GKM_LAMBDA {
+        GKM_EACH_ROW(k) write(weighed + at + k * P, load(coeff + k * coeffs.stride) * sum[k]);
+      });
+      for (int64_t o = 0; o < O; ++o) sums[(m * O + o) * C + c] += dot(images + o * size, weighed, panel);
+    } else {
+      static_assert(kTarget == gkm::Target::grad_taps_h);
+      A* const weights = s.maps;
+      for (int64_t at = 0; at < panel.rows * P; at += L) {
+        const A* coeff = coeffs.at + at / P * coeffs.stride + at % P;
+        write(weights + at, load(coeff) * y_for(mix, c, images + at, size));
+      }
+      double* const out = sums + ((form_.channel_banks ? c : 0) * form_.M + m) * form_.K + form_.K / 2;
+      for (int64_t j = -bank.radii[i]; j <= bank.radii[i]; ++j) out[j] += dot(weights, rows + j * P, panel);
     }
+  }
+
+  // The sum of products over a panel. Lanes beside the image are left out, not weighed by zero: zero times infinity
+  // would count.
+  double dot(const A* a, const A* b, const Tile& panel) const {
+    double sum = 0;
+    for (int64_t x = 0; x < panel.columns; x += L) {
+      V partial[kRows] = {};
+      int64_t at = x;
+      const int64_t end = panel.rows * P;
+      for (; at + (kRows - 1) * P < end; at += kRows * P) {
+        GKM_EACH_ROW(k) partial[k] += load(a + at + k * P) * load(b + at + k * P);
+      }
+      for (; at < end; at += P) partial[0] += load(a + at) * load(b + at);
+      GKM_EACH_ROW(k) sum += horizontal_sum<A>(partial[k], panel.columns - x);
+    }
+    return sum;
+  }
+
+  GKM_INLINE static void add_to(A* to, V value) { write(to, load(to) + value); }
+
+  A* map_of(int64_t m, const Scratch& s) const { return s.maps + (keeps_maps() ? m * panel_size() : 0); }
+
+  void write_map(int64_t m, int64_t c, const Tile& panel, const Scratch& s) const {
+    const int64_t map = panel.b * form_.M + m;
+    write_panel(map_of(m, s), panel, form_.W, out_plane(form_.channel_coeffs ? map * form_.C + c : map));
   }
 
   // What y weighs colour c of one kernel with: y_c, or the sum over o of mix[o, c] y_o; planes are `size` apart.
@@ -273,9 +279,9 @@ class Gather {
   const Strips strips_x_, strips_y_;
   Memory memory_;
   Bank<A>* banks_ = nullptr;
-  Groups groups_{};
-  int64_t group_size_ = 0;  // values of scratch for the largest group's rows, one colour
   int64_t radius_ = 0;
+  int64_t blurred_stride_ = 0;
+  int64_t colours_ = 0;  // blurred at a time
   int64_t slabs_ = 0;
   double* sums_ = nullptr;
 };

@@ -1,65 +1,91 @@
-// The two passes of a separable blur over a tile, each a small matrix product held in registers.
+// The two passes of a separable blur over a panel of a tile, each a small matrix product held in registers.
 //
-// The row pass feeds each term of a row to several kernels, the column pass each row to two output rows: every
-// vector that is loaded serves as many multiply-adds as the registers allow, for any radius and any taps.
+// A panel is one cache line wide. The row pass blurs its rows by all kernels and leaves each kernel's rows one below
+// the other, so that the column pass walks down memory that lies in one piece. Both passes add the two samples of a
+// symmetric kernel that share a tap before they multiply: adds run beside multiply-adds where a processor has
+// separate units for them, and the row pass shares its sums among the kernels.
 #pragma once
 
 namespace {
 
-constexpr int kVectors = 4;
-#define GKM_EACH_VECTOR(v) _Pragma("GCC unroll 4") for (int v = 0; v < kVectors; ++v)
+template <class A>
+constexpr int64_t kPanel = 64 / int64_t(sizeof(A));
+constexpr int kPanelVectors = 64 / GKM_VECTOR_BYTES;
 
-template <class A>
-constexpr int64_t kBlock = kVectors * kLanes<A>;
-// A tile is as wide as it takes to make good use of a page once it is touched: 256 bytes.
-template <class A>
-constexpr int64_t kTileWidth = 256 / int64_t(sizeof(A));
+#if GKM_VECTOR_BYTES == 64 || defined(__aarch64__)
+constexpr int kRegisters = 32;
+#else
+constexpr int kRegisters = 16;
+#endif
 
-// Taps of one sum, used from `begin` to `end`.
+// The rows of a panel blurred by each kernel. Row r of kernel i is at of(i) + r * kPanel; there are rows from -radius to
+// rows + radius + 3, as the passes take several rows at a time.
 template <class A>
-struct Terms {
-  const A* taps;
-  int64_t begin, end;
+struct BlurredRows {
+  A* first;
+  int64_t stride, radius;
+
+  static int64_t stride_for(int64_t rows, int64_t radius) {
+    return ((rows + 2 * radius + 3) | 1) * kPanel<A>;  // odd lines, so that the kernels' rows spread over a cache's sets
+  }
+  A* of(int64_t i) const { return first + i * stride + radius * kPanel<A>; }
 };
 
-// Two weighted sums of the same sources, each a block wide and `stride` after the one before:
-// sum_a = sum over s of a.taps[s] * sources[s], sum_b likewise. One range holds the other.
+// A panel's samples: `at` points at its first row and column and is readable as far around it as the bank's radius,
+// and one row more below.
 template <class A>
-GKM_INLINE void sum_pair(const A* sources, int64_t stride, const Terms<A>& a, const Terms<A>& b, A* sum_a, A* sum_b) {
-  constexpr int L = kLanes<A>;
-  Vec<A> acc_a[kVectors] = {}, acc_b[kVectors] = {};
-  const auto add = [&](Vec<A>* acc, const A* taps, int64_t from, int64_t to) GKM_LAMBDA {
-    for (int64_t s = from; s < to; ++s) {
-      GKM_EACH_VECTOR(v) acc[v] += taps[s] * load(sources + s * stride + v * L);
-    }
-  };
-  const int64_t begin = a.begin > b.begin ? a.begin : b.begin;
-  const int64_t end = a.end < b.end ? a.end : b.end;
-  add(acc_a, a.taps, a.begin, begin);
-  add(acc_b, b.taps, b.begin, begin);
-  for (int64_t s = begin; s < end; ++s) {
-    const A tap_a = a.taps[s], tap_b = b.taps[s];
-    GKM_EACH_VECTOR(v) {
-      const Vec<A> value = in_register(load(sources + s * stride + v * L));
-      acc_a[v] += tap_a * value;
-      acc_b[v] += tap_b * value;
-    }
-  }
-  add(acc_a, a.taps, end, a.end);
-  add(acc_b, b.taps, end, b.end);
-  GKM_EACH_VECTOR(v) {
-    write(sum_a + v * L, acc_a[v]);
-    write(sum_b + v * L, acc_b[v]);
-  }
-}
+struct Samples {
+  const A* at;
+  int64_t stride;
+};
 
-// How many kernels share a term of the row pass, over how many vectors: 8 accumulators of 16 registers, 16 of 32.
-constexpr int kRowKernels = GKM_VECTOR_BYTES == 64 ? 8 : 4;
-constexpr int kRowVectors = 2;
+// Registers enough for all pair sums of two rows: one kernel after the other takes its share of them.
+constexpr int kHeldRadius = 10;
+constexpr int kHeldRows = 2;
+
 template <class A>
-constexpr int64_t kRowBlock = kRowVectors * kLanes<A>;
+class HeldRows {
+ public:
+  HeldRows(const Bank<A>& bank, const A* samples, int64_t stride) : bank_(bank), samples_(samples), stride_(stride) {}
 
-// One block of a row blurred by kRowKernels kernels, the narrowest first. A term is a sample, or where the kernels
+  // Kernels of a radius of at least kRadius, and of `least`, to out: row 0 of kernel 0, the next one's `out_stride` on.
+  template <int kRadius>
+  GKM_INLINE void blur(int64_t least, A* out, int64_t out_stride) {
+    if (kRadius > bank_.radius) return;
+#pragma GCC unroll 2
+    for (int y = 0; y < kHeldRows; ++y) {
+      const A* row = samples_ + y * stride_;
+      pairs_[kRadius][y] = in_register(kRadius == 0 ? load(row) : load(row - kRadius) + load(row + kRadius));
+    }
+    if (kRadius >= least) {
+      for (int64_t i = bank_.first[kRadius]; i < bank_.first[kRadius + 1]; ++i) {
+        const A* taps = bank_.taps_w_of(i);
+        Vec<A> sums[kHeldRows] = {};
+#pragma GCC unroll 16
+        for (int j = 0; j <= kRadius; ++j) {
+          const Vec<A> tap = in_register(broadcast(taps[j]));
+#pragma GCC unroll 2
+          for (int y = 0; y < kHeldRows; ++y) sums[y] += tap * pairs_[j][y];
+        }
+#pragma GCC unroll 2
+        for (int y = 0; y < kHeldRows; ++y) write(out + i * out_stride + y * kPanel<A>, sums[y]);
+      }
+    }
+    if constexpr (kRadius < kHeldRadius) blur<kRadius + 1>(least, out, out_stride);
+  }
+
+ private:
+  const Bank<A>& bank_;
+  const A* samples_;
+  int64_t stride_;
+  Vec<A> pairs_[kHeldRadius + 1][kHeldRows];
+};
+
+// Registers too few, a bank without symmetry or a large radius: a few kernels at a time share each term.
+constexpr int kRowKernels = kRegisters / 4;
+constexpr int kRowVectors = kPanelVectors < 2 ? 1 : 2;
+
+// Some columns of a row blurred by kRowKernels kernels, the narrowest first. A term is a sample, or where the kernels
 // are symmetric the pair sum x[-j] + x[j], made in registers for all of them. Terms that only the wider kernels
 // have are left to those; nothing outside a kernel's radius is ever multiplied, not even by zero.
 template <class A>
@@ -124,128 +150,283 @@ class RowBlock {
   Vec<A> acc_[kRowKernels][kRowVectors] = {};
 };
 
-// A row pass over a tile of `rows` x `columns`, and where its results go.
-//
-// `samples` points at the tile's first row and column and is readable as far around it as the bank's radius, and to
-// whole blocks on the right. Row r of the group's kernel i goes to out + (i - from) * out_stride + (r + radius) *
-// kTileWidth, radius the group's; a kernel reaches as far above and below the tile as its own.
-template <class A>
-struct RowPass {
-  const Bank<A>& bank;
-  Group group;
-  const A* samples;
-  int64_t samples_stride;
-  int64_t rows, columns;
-  A* out;
-  int64_t out_stride;
-};
-
-// The pass for the kernels from i on that share their terms. Lanes from `columns` on are zeroed, so that whatever
-// lies beside the image never meets a weight.
+// The pass for the kernels from i on that share their terms.
 template <bool kSymmetric, int kCommon, class A>
-void blur_rows_of(const RowPass<A>& pass, int64_t i) {
-  const Bank<A>& bank = pass.bank;
-  const int kernels = int(min(kRowKernels, pass.group.to - i));
-  const int64_t padded = (pass.columns + kBlock<A> - 1) / kBlock<A> * kBlock<A>;
-  // The last kernels of a group may be few: those after them are run along, and not kept.
+void blur_rows_of(const Bank<A>& bank, Samples<A> samples, int64_t rows, BlurredRows<A> out, int64_t i) {
+  const int kernels = int(min(kRowKernels, bank.M - i));
+  // The last kernels may be few: those after them are run along, and not kept.
   int64_t radii[kRowKernels];
-  for (int n = 0; n < kRowKernels; ++n) radii[n] = bank.radii[min(i + n, pass.group.to - 1)];
+  for (int n = 0; n < kRowKernels; ++n) radii[n] = bank.radii[min(i + n, bank.M - 1)];
   const int64_t reach = bank.radii[i + kernels - 1];
-  A* row = pass.out + (i - pass.group.from) * pass.out_stride + (group_radius(bank, pass.group) - reach) * kTileWidth<A>;
-  for (int64_t r = -reach; r < pass.rows + reach; ++r, row += kTileWidth<A>) {
-    for (int64_t x = 0; x < padded; x += kRowBlock<A>) {
-      RowBlock<A> block(pass.samples + r * pass.samples_stride + x, bank.taps_w_at(0) + i, bank.taps_w_stride);
+  for (int64_t r = -reach; r < rows + reach; ++r) {
+    for (int64_t x = 0; x < kPanel<A>; x += kRowVectors * kLanes<A>) {
+      RowBlock<A> block(samples.at + r * samples.stride + x, bank.taps_w_at(0) + i, bank.taps_w_stride);
       block.template sum<kSymmetric, kCommon>(radii);
-      block.write_to(row + x, pass.out_stride, kernels);
-    }
-    for (int n = 0; pass.columns < padded && n < kernels; ++n) {
-      __builtin_memset(row + n * pass.out_stride + pass.columns, 0, size_t(padded - pass.columns) * sizeof(A));
+      block.write_to(out.of(i) + r * kPanel<A> + x, out.stride, kernels);
     }
   }
 }
 
 // Up to the published bank's radii the terms common to the kernels are unrolled.
 template <class A>
-constexpr void (*kBlurRowsOf[])(const RowPass<A>&, int64_t) = {
+constexpr void (*kBlurRowsOf[])(const Bank<A>&, Samples<A>, int64_t, BlurredRows<A>, int64_t) = {
     blur_rows_of<true, 0, A>, blur_rows_of<true, 1, A>, blur_rows_of<true, 2, A>, blur_rows_of<true, 3, A>,
     blur_rows_of<true, 4, A>, blur_rows_of<true, 5, A>, blur_rows_of<true, 6, A>, blur_rows_of<true, 7, A>,
     blur_rows_of<true, 8, A>, blur_rows_of<true, 9, A>, blur_rows_of<true, 10, A>};
 constexpr int64_t kMostCommon = 10;
 
+// The row pass: `rows` rows of a panel, and as many around them as each kernel needs, blurred by all kernels.
 template <class A>
-void blur_rows(const RowPass<A>& pass) {
-  for (int64_t i = pass.group.from; i < pass.group.to; i += kRowKernels) {
-    if (pass.bank.symmetric) {
-      kBlurRowsOf<A>[min(pass.bank.radii[i], kMostCommon)](pass, i);
-    } else {
-      blur_rows_of<false, 0, A>(pass, i);
-    }
-  }
-}
-
-// The row pass transposed: rows of a group's kernels, `stride` apart and `width` wide in whole blocks -> the sum over
-// those kernels of each row spread by its taps, added to out. Sources hold columns -halo .. columns + halo of the
-// sum; out[x] is column x. `spread` is room for terms * width values and a vector.
-template <class A>
-void spread_row(const Bank<A>& bank, Group group, const A* sources, int64_t stride, int64_t width, int64_t halo,
-                int64_t columns, A* spread, A* out) {
-  constexpr int L = kLanes<A>;
-  const int64_t reach = group_radius(bank, group), terms = bank.symmetric ? reach + 1 : 2 * reach + 1;
-
-  const auto offset = [&](int64_t t) { return bank.symmetric ? t : t - reach; };
-  const auto kernels = [&](int64_t t) {
-    const int64_t j = offset(t), first = bank.first[j < 0 ? -j : j];
-    return Terms<A>{bank.taps_w_at(j) + group.from, max(first - group.from, 0), group.size()};
-  };
-  for (int64_t t = 0; t < terms; t += 2) {
-    const int64_t next = t + 1 < terms ? t + 1 : t;
-    for (int64_t x = 0; x < width; x += kBlock<A>) {
-      sum_pair(sources + x, stride, kernels(t), kernels(next), spread + t * width + x, spread + next * width + x);
-    }
-  }
-  for (int64_t x = 0; x < columns; x += L) {
-    Vec<A> sum = load(out + x);
-    for (int64_t t = 0; t < terms; ++t) {
-      const A* at = spread + t * width + halo + x;
-      sum += load(at - offset(t));
-      if (bank.symmetric && t > 0) sum += load(at + t);
-    }
-    write(out + x, sum);
-  }
-}
-
-// The column pass: rows of one kernel, a block wide and `stride` apart -> `count` rows, each the sum of
-// 2 * radius + 1 by its taps. Output row k reads rows k .. k + 2 * radius. done(k, sums) takes each result.
-template <class A, class Done>
-GKM_INLINE void blur_columns(const A* rows, int64_t stride, const A* taps, int64_t radius, int64_t count,
-                             Done&& done) {
-  constexpr int L = kLanes<A>;
-  const int64_t last = 2 * radius;
-  int64_t k = 0;
-  for (; k + 1 < count; k += 2) {
-    const A* row = rows + k * stride;
-    Vec<A> upper[kVectors], lower[kVectors] = {};
-    GKM_EACH_VECTOR(v) upper[v] = taps[0] * load(row + v * L);
-    for (int64_t i = 1; i <= last; ++i) {
-      row += stride;
-      const A tap = taps[i], tap_before = taps[i - 1];
-      GKM_EACH_VECTOR(v) {
-        const Vec<A> value = in_register(load(row + v * L));
-        upper[v] += tap * value;
-        lower[v] += tap_before * value;
+void blur_rows(const Bank<A>& bank, Samples<A> samples, int64_t rows, BlurredRows<A> out) {
+  int64_t i = 0;
+  if (kRegisters == 32 && bank.symmetric_w) {
+    i = bank.first[min(kHeldRadius, bank.radius) + 1];
+    const int64_t reach = i > 0 ? bank.radii[i - 1] : -1;
+    for (int64_t r = -reach; r < rows + reach; r += kHeldRows) {
+      // How far the nearer of these rows lies outside: kernels that do not reach it have no use for them.
+      const int64_t outside = r < 0 ? -r - (kHeldRows - 1) : r - (rows - 1);
+      for (int64_t x = 0; x < kPanel<A>; x += kLanes<A>) {
+        HeldRows<A> held(bank, samples.at + r * samples.stride + x, samples.stride);
+        held.template blur<0>(outside, out.of(0) + r * kPanel<A> + x, out.stride);
       }
     }
-    row += stride;
-    GKM_EACH_VECTOR(v) lower[v] += taps[last] * load(row + v * L);
-    done(k, upper);
-    done(k + 1, lower);
   }
-  if (k < count) {
-    Vec<A> sums[kVectors] = {};
-    for (int64_t i = 0; i <= last; ++i) {
-      GKM_EACH_VECTOR(v) sums[v] += taps[i] * load(rows + (k + i) * stride + v * L);
+  for (; i < bank.M; i += kRowKernels) {
+    if (bank.symmetric_w) {
+      kBlurRowsOf<A>[min(bank.radii[i], kMostCommon)](bank, samples, rows, out, i);
+    } else {
+      blur_rows_of<false, 0, A>(bank, samples, rows, out, i);
     }
-    done(k, sums);
+  }
+}
+
+// The row pass transposed. Before the kernels' rows are spread they are summed into terms, what all kernels have to
+// spread by the same offset: a kernel's row weighs into term j by its tap j.
+
+// Where terms go: term j of row r at first + r * row_stride + j * stride, negative j only for banks without symmetry.
+template <class A>
+struct Terms {
+  A* first;
+  int64_t row_stride, stride;
+  A* of(int64_t row, int64_t j) const { return first + row * row_stride + j * stride; }
+};
+
+// All terms of two rows in registers: one kernel after the other adds its share to them.
+template <class A>
+class HeldTerms {
+ public:
+  // Kernels of a radius of kRadius or more; kernel i's row at rows + i * stride, the row below kPanel on.
+  template <int kRadius>
+  GKM_INLINE void sum(const Bank<A>& bank, const A* rows, int64_t stride) {
+    for (int64_t i = bank.first[kRadius]; i < bank.first[kRadius + 1]; ++i) {
+      const A* taps = bank.taps_w_of(i);
+      Vec<A> values[kHeldRows];
+#pragma GCC unroll 2
+      for (int y = 0; y < kHeldRows; ++y) values[y] = in_register(load(rows + i * stride + y * kPanel<A>));
+#pragma GCC unroll 16
+      for (int j = 0; j <= kRadius; ++j) {
+        const Vec<A> tap = in_register(broadcast(taps[j]));
+#pragma GCC unroll 2
+        for (int y = 0; y < kHeldRows; ++y) terms_[j][y] += tap * values[y];
+      }
+    }
+    if constexpr (kRadius < kHeldRadius) {
+      if (kRadius < bank.radius) sum<kRadius + 1>(bank, rows, stride);
+    }
+  }
+
+  GKM_INLINE void write_to(A* out, int64_t row_stride, int64_t stride, int64_t radius) const {
+#pragma GCC unroll 16
+    for (int j = 0; j <= kHeldRadius; ++j) {
+      if (j > radius) break;
+#pragma GCC unroll 2
+      for (int y = 0; y < kHeldRows; ++y) write(out + y * row_stride + j * stride, terms_[j][y]);
+    }
+  }
+
+ private:
+  Vec<A> terms_[kHeldRadius + 1][kHeldRows] = {};
+};
+
+// Registers too few, a bank without symmetry or a large radius: a few terms at a time, on one side, share each row.
+template <class A>
+class TermBlock {
+ public:
+  TermBlock(const Bank<A>& bank, const A* rows, int64_t stride) : bank_(bank), rows_(rows), stride_(stride) {}
+
+  // Terms side * j, side * (j + 1), ..: kernels that have no more than the first kTerms, then those that have more.
+  template <int kTerms>
+  GKM_INLINE void sum(int64_t side, int64_t j) {
+    const int64_t more = kTerms < kRowKernels && j + kTerms <= bank_.radius ? bank_.first[j + kTerms] : bank_.M;
+    for (int64_t i = bank_.first[j + kTerms - 1]; i < more; ++i) {
+      const A* taps = bank_.taps_w_of(i) + side * j;
+      Vec<A> values[kRowVectors];
+#pragma GCC unroll 2
+      for (int v = 0; v < kRowVectors; ++v) values[v] = in_register(load(rows_ + i * stride_ + v * kLanes<A>));
+#pragma GCC unroll 8
+      for (int n = 0; n < kTerms; ++n) {
+#pragma GCC unroll 2
+        for (int v = 0; v < kRowVectors; ++v) acc_[n][v] += taps[side * n] * values[v];
+      }
+    }
+    if constexpr (kTerms < kRowKernels) {
+      if (j + kTerms <= bank_.radius) sum<kTerms + 1>(side, j);
+    }
+  }
+
+  GKM_INLINE void write_to(A* out, int64_t stride, int64_t terms) const {
+#pragma GCC unroll 8
+    for (int n = 0; n < kRowKernels; ++n) {
+      if (n == terms) break;
+#pragma GCC unroll 2
+      for (int v = 0; v < kRowVectors; ++v) write(out + n * stride + v * kLanes<A>, acc_[n][v]);
+    }
+  }
+
+ private:
+  const Bank<A>& bank_;
+  const A* rows_;
+  int64_t stride_;
+  Vec<A> acc_[kRowKernels][kRowVectors] = {};
+};
+
+// `rows` rows of a panel by each kernel, kernel i's at sources + i * stride -> their terms. Writes a row more where
+// rows is odd.
+template <class A>
+void sum_terms(const Bank<A>& bank, const A* sources, int64_t stride, int64_t rows, Terms<A> out) {
+  if (kRegisters == 32 && bank.symmetric_w && bank.radius <= kHeldRadius) {
+    for (int64_t r = 0; r < rows; r += kHeldRows) {
+      for (int64_t x = 0; x < kPanel<A>; x += kLanes<A>) {
+        HeldTerms<A> held;
+        held.template sum<0>(bank, sources + r * kPanel<A> + x, stride);
+        held.write_to(out.of(r, 0) + x, out.row_stride, out.stride, bank.radius);
+      }
+    }
+    return;
+  }
+  for (int64_t side = 1; side >= (bank.symmetric_w ? 1 : -1); side -= 2) {
+    for (int64_t j = side > 0 ? 0 : 1; j <= bank.radius; j += kRowKernels) {
+      const int64_t terms = min(kRowKernels, bank.radius + 1 - j);
+      for (int64_t r = 0; r < rows; ++r) {
+        for (int64_t x = 0; x < kPanel<A>; x += kRowVectors * kLanes<A>) {
+          TermBlock<A> block(bank, sources + r * kPanel<A> + x, stride);
+          block.template sum<1>(side, j);
+          block.write_to(out.of(r, side * j) + x, side * out.stride, terms);
+        }
+      }
+    }
+  }
+}
+
+// A row's terms -> the row: `columns` of them, each the sum of what lies offset columns before it in term `offset`.
+// `terms` is term 0 at the first column.
+template <class A>
+void spread_terms(const Bank<A>& bank, const A* terms, int64_t stride, int64_t columns, A* out) {
+  for (int64_t x = 0; x < columns; x += kLanes<A>) {
+    const A* at = terms + x;
+    Vec<A> sum = load(at), other = {};
+    for (int64_t j = 1; j <= bank.radius; ++j) {
+      sum += load(at + j * stride - j);
+      other += load(at + (bank.symmetric_w ? j : -j) * stride + j);
+    }
+    write(out + x, sum + other);
+  }
+}
+
+// The column pass makes this many rows at a time, one vector wide.
+constexpr int kRows = 4;
+#define GKM_EACH_ROW(k) _Pragma("GCC unroll 4") for (int k = 0; k < kRows; ++k)
+GKM_INLINE int64_t whole_blocks(int64_t rows) { return (rows + kRows - 1) / kRows * kRows; }
+
+// kRows sums by a symmetric kernel, from its ends to its centre. The samples above and below that share a tap are
+// two windows of rows, held in registers, that close in on the centre by a row a step: each step loads two rows.
+template <class A>
+class ClosingWindows {
+ public:
+  // `centre` is the sample of the first sum's own row, the rows kPanel apart; taps[j] belongs to the rows j away.
+  GKM_INLINE ClosingWindows(const A* centre, const A* taps, int64_t radius) : centre_(centre), taps_(taps) {
+    GKM_EACH_ROW(k) {
+      above_[k] = in_register(load(centre + (k - radius) * kPanel<A>));
+      below_[k] = in_register(load(centre + (k + radius) * kPanel<A>));
+    }
+  }
+
+  // After kRows steps every window is back where it began in its array, so steps are written by their number
+  // modulo kRows.
+  template <int kRemainder>
+  GKM_INLINE void close(int64_t radius) {
+    int64_t j = radius;
+    for (; j >= kRows; j -= kRows) {
+      step<0>(j);
+      step<1>(j - 1);
+      step<2>(j - 2);
+      step<3>(j - 3);
+    }
+    if constexpr (kRemainder > 0) step<0>(kRemainder);
+    if constexpr (kRemainder > 1) step<1>(kRemainder - 1);
+    if constexpr (kRemainder > 2) step<2>(kRemainder - 2);
+    const Vec<A> tap = in_register(broadcast(taps_[0]));
+    GKM_EACH_ROW(k) sums[k] += tap * above_[(k + kRemainder) % kRows];
+  }
+
+  Vec<A> sums[kRows] = {};
+
+ private:
+  template <int kStep>
+  GKM_INLINE void step(int64_t j) {
+    const Vec<A> tap = in_register(broadcast(taps_[j]));
+    GKM_EACH_ROW(k) sums[k] += tap * (above_[(k + kStep) % kRows] + below_[(k - kStep + kRows) % kRows]);
+    above_[kStep] = in_register(load(centre_ + (kRows - j) * kPanel<A>));
+    below_[kRows - 1 - kStep] = in_register(load(centre_ + (j - 1) * kPanel<A>));
+  }
+
+  const A* centre_;
+  const A* taps_;
+  Vec<A> above_[kRows], below_[kRows];
+};
+
+template <int kRemainder, class A, class Done>
+GKM_INLINE void blur_symmetric_columns(const A* rows, const A* taps, int64_t radius, int64_t count, Done&& done) {
+  for (int v = 0; v < kPanelVectors; ++v) {
+    for (int64_t k = 0; k < count; k += kRows) {
+      ClosingWindows<A> windows(rows + k * kPanel<A> + v * kLanes<A>, taps, radius);
+      windows.template close<kRemainder>(radius);
+      done(k, v * kLanes<A>, windows.sums);
+    }
+  }
+}
+
+template <class A, class Done>
+GKM_INLINE void blur_any_columns(const A* rows, const A* taps, int64_t radius, int64_t count, Done&& done) {
+  for (int v = 0; v < kPanelVectors; ++v) {
+    for (int64_t k = 0; k < count; k += kRows) {
+      const A* at = rows + k * kPanel<A> + v * kLanes<A>;
+      Vec<A> sums[kRows] = {};
+      for (int64_t j = -radius; j <= radius; ++j) {
+        GKM_EACH_ROW(row) sums[row] += taps[j] * load(at + (row + j) * kPanel<A>);
+      }
+      done(k, v * kLanes<A>, sums);
+    }
+  }
+}
+
+// The column pass: one kernel's rows of a panel -> `count` rows of sums by its taps, in whole blocks of kRows.
+// `rows` is row 0; taps[j] belongs to the row j below. done(at, sums) takes rows k .. k + kRows of one vector,
+// whose place in a panel is `at`, a row further at + kPanel.
+template <class A, class Done>
+GKM_INLINE void blur_columns(const A* rows, const A* taps, int64_t radius, bool symmetric, int64_t count,
+                             Done&& done) {
+  switch (symmetric ? radius % kRows : kRows) {
+    case 0:
+      return blur_symmetric_columns<0>(rows, taps, radius, count, done);
+    case 1:
+      return blur_symmetric_columns<1>(rows, taps, radius, count, done);
+    case 2:
+      return blur_symmetric_columns<2>(rows, taps, radius, count, done);
+    case 3:
+      return blur_symmetric_columns<3>(rows, taps, radius, count, done);
+    default:
+      return blur_any_columns(rows, taps, radius, count, done);
   }
 }
 

@@ -3,6 +3,9 @@
 
 namespace {
 
+// A tile is as wide as it takes to make good use of a page once it is touched: 256 bytes.
+template <class A>
+constexpr int64_t kTileWidth = 256 / int64_t(sizeof(A));
 constexpr int64_t kTileRows = 64;
 constexpr int64_t kLeastRows = 16;
 
@@ -74,41 +77,90 @@ void read_row_with_halo(const S* row, int64_t stride, int64_t n, gkm::Padding pa
 template <class S>
 void read_window(const gkm::Planes& planes, const S* plane, int64_t y, int64_t rows, int64_t H, int64_t x,
                  int64_t width, int64_t W, Acc<S>* out) {
-  for (int64_t k = y; k < y + rows; ++k, out += width) {
-    if (k < 0 || k >= H) {
-      __builtin_memset(out, 0, size_t(width) * sizeof(*out));
-      continue;
+  constexpr int L = kLanes<Acc<S>>;
+  const auto zeros = [&](int64_t n) {
+    if (n > 0) __builtin_memset(out, 0, size_t(n * width) * sizeof(*out));
+    out += max(n, 0) * width;
+  };
+  const int64_t from = min(max(y, 0), y + rows), to = max(min(y + rows, H), from);
+  const int64_t stride = planes.row, column = planes.column;  // held here: writes through pointers might change them
+  zeros(from - y);
+  const S* row = plane + from * stride + x;
+  if (x >= 0 && x + width <= W && column == 1) {
+    for (int64_t k = from; k < to; ++k, row += stride, out += width) {
+      for (int64_t i = 0; i < width; i += L) write(out + i, load(row + i));
     }
-    const S* row = plane + k * planes.row;
-    if (x >= 0 && x + width <= W && planes.column == 1) {
-      for (int64_t i = 0; i < width; i += kLanes<Acc<S>>) write(out + i, load(row + x + i));
-    } else {
-      for (int64_t i = 0; i < width; i += kLanes<Acc<S>>) write(out + i, load_bounded(row, x + i, W, planes.column));
+  } else {
+    row -= x;
+    for (int64_t k = from; k < to; ++k, row += stride, out += width) {
+      for (int64_t i = 0; i < width; i += L) write(out + i, load_bounded(row, x + i, W, column));
     }
   }
+  zeros(y + rows - to);
 }
 
-// Asks for a window ahead of its use: short strided rows are beyond what the processor foresees by itself.
+// Rows of a panel: row k from `at` + k * stride.
+template <class A>
+struct PanelRows {
+  const A* at;
+  int64_t stride;
+};
+
+// A plane's panel where it lies, if it can be read from there as it is; else read into `copy`.
 template <class S>
-void prefetch_window(const gkm::Planes& planes, const S* plane, int64_t y, int64_t rows, int64_t H, int64_t x,
-                     int64_t width) {
-  for (int64_t k = max(y, 0); k < min(y + rows, H); ++k) {
-    const char* row = reinterpret_cast<const char*>(plane + k * planes.row + max(x, 0) * planes.column);
-    for (size_t line = 0; line < size_t(width) * sizeof(S); line += 64) __builtin_prefetch(row + line, 0, 2);
+PanelRows<Acc<S>> read_panel(const gkm::Planes& planes, const S* plane, int64_t y, int64_t rows, int64_t H, int64_t x,
+                             int64_t W, Acc<S>* copy) {
+  constexpr int64_t P = kPanel<Acc<S>>;
+  if constexpr (sizeof(S) == sizeof(Acc<S>)) {
+    if (planes.column == 1 && y >= 0 && y + rows <= H && x >= 0 && x + P <= W) {
+      return {plane + y * planes.row + x, planes.row};
+    }
   }
+  read_window(planes, plane, y, rows, H, x, P, W, copy);
+  return {copy, P};
 }
 
-// A tile of sums, rows of kTileWidth, to a contiguous plane of the output.
+// Asks the memory for a panel of a plane ahead of its use, a few rows between any two pieces of other work: short
+// strided rows are beyond what the processor foresees by itself, and all at once they are more than it can await.
+class Ahead {
+ public:
+  Ahead() = default;
+  // Rows y .. y + rows and columns x .. x + width, in so many calls of some().
+  template <class S>
+  Ahead(const S* plane, int64_t row_stride, int64_t y, int64_t rows, int64_t H, int64_t x, int64_t width, int64_t W,
+        int64_t calls) {
+    const int64_t from = max(x, 0), to = min(x + width, W) - 1, first = max(y, 0);
+    if (from > to) return;
+    next_ = reinterpret_cast<const char*>(plane + first * row_stride + from);
+    last_ = (to - from) * int64_t(sizeof(S));
+    stride_ = row_stride * int64_t(sizeof(S));
+    left_ = min(y + rows, H) - first;
+    at_once_ = (left_ + calls - 1) / calls;
+  }
+
+  GKM_INLINE void some() {
+    for (int64_t i = min(at_once_, left_); i > 0; --i, --left_, next_ += stride_) {
+      __builtin_prefetch(next_, 0, 2);
+      __builtin_prefetch(next_ + last_, 0, 2);
+    }
+  }
+
+ private:
+  const char* next_ = nullptr;
+  int64_t last_ = 0, stride_ = 0, left_ = 0, at_once_ = 0;
+};
+
+// A panel of sums to a contiguous plane of the output.
 template <class S>
-void write_tile(const Acc<S>* sums, const Tile& tile, int64_t W, S* plane) {
+void write_panel(const Acc<S>* sums, const Tile& panel, int64_t W, S* plane) {
   using A = Acc<S>;
   constexpr int L = kLanes<A>;
-  for (int64_t k = 0; k < tile.rows; ++k) {
-    S* out = plane + (tile.y + k) * W + tile.x;
-    const A* row = sums + k * kTileWidth<A>;
+  for (int64_t k = 0; k < panel.rows; ++k) {
+    S* out = plane + (panel.y + k) * W + panel.x;
+    const A* row = sums + k * kPanel<A>;
     int64_t x = 0;
-    for (; x + L <= tile.columns; x += L) store(out + x, load(row + x));
-    if (x < tile.columns) store_lanes(out + x, load(row + x), tile.columns - x);
+    for (; x + L <= panel.columns; x += L) store(out + x, load(row + x));
+    if (x < panel.columns) store_lanes(out + x, load(row + x), panel.columns - x);
   }
 }
 

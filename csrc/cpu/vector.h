@@ -57,10 +57,18 @@ GKM_INLINE void write(void* to, const T& value) {
 // Holds a vector that is used twice: left to itself, the compiler would load it twice.
 template <class V>
 GKM_INLINE V in_register(V value) {
-#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
+  asm("" : "+v"(value));
+#elif defined(__x86_64__)
   asm("" : "+x"(value));
 #endif
   return value;
+}
+
+// Taking away zero is nothing to the compiler; adding it would turn -0 into 0 and so cost an addition.
+template <class A>
+GKM_INLINE Vec<A> broadcast(A value) {
+  return value - Vec<A>{};
 }
 
 // The four conversions below are written once for a scalar (F = float, U = uint32_t) and a vector.
@@ -159,10 +167,11 @@ GKM_INLINE Vec<Acc<S>> load_bounded(const S* row, int64_t first, int64_t n, int6
   return load(values);
 }
 
+// Of the first n lanes, or of all where there are fewer.
 template <class A>
-GKM_INLINE double horizontal_sum(Vec<A> v) {
+GKM_INLINE double horizontal_sum(Vec<A> v, int64_t n) {
   double sum = 0;
-  for (int i = 0; i < kLanes<A>; ++i) sum += double(v[i]);
+  for (int i = 0; i < kLanes<A> && i < n; ++i) sum += double(v[i]);
   return sum;
 }
 

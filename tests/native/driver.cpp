@@ -142,7 +142,11 @@ struct Call {
     taps_w = random_numbers(kernels * K);
     taps_h = random_numbers(kernels * K);
     mix = random_numbers(with_mix ? M * O * C : 0);
-    for (int64_t i = 0; bank.symmetric && i < kernels * K; ++i) taps_w[i] = taps_w[i - i % K + std::min(i % K, K - 1 - i % K)];
+    for (int64_t i = 0; bank.symmetric && i < kernels * K; ++i) {
+      const int64_t mirrored = i - i % K + std::min(i % K, K - 1 - i % K);
+      taps_w[i] = taps_w[mirrored];
+      taps_h[i] = taps_h[mirrored];
+    }
     if (variant == Variant::infinite) spread_infinities();
   }
 
@@ -298,6 +302,7 @@ const Bank kBanks[] = {
     {{3, 0, 2}, false, false},
     {{1, 0, 4, 2, 3, 3}, true, false},
     {{7, 1}, false, true},
+    {{11, 10}, false, true},
 };
 constexpr Padding kPaddings[] = {Padding::zeros, Padding::reflect, Padding::replicate};
 constexpr Variant kVariants[] = {Variant::plain, Variant::with_mix, Variant::channel_coeffs, Variant::infinite};
