@@ -66,32 +66,44 @@ gkm::Planes planes_of(const Tensor& tensor, bool maps) {
 }
 
 template <class T>
-void append_doubles(const Tensor& tensor, int64_t dim, const T* data, std::vector<double>& out) {
-  if (dim == tensor.dim()) {
+void append_doubles(const T* data, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, size_t dim,
+                    std::vector<double>& out) {
+  if (dim == sizes.size()) {
     out.push_back(static_cast<double>(*data));
     return;
   }
-  for (int64_t i = 0; i < tensor.size(dim); ++i) append_doubles(tensor, dim + 1, data + i * tensor.stride(dim), out);
+  for (int64_t i = 0; i < sizes[dim]; ++i) append_doubles(data + i * strides[dim], sizes, strides, dim + 1, out);
 }
 
 // Taps and mixes are small and of any floating type: the kernels take them as doubles.
 std::vector<double> doubles_of(const std::optional<Tensor>& tensor) {
   std::vector<double> out;
   if (!tensor.has_value()) return out;
-  out.reserve(tensor->numel());
   const void* data = tensor->data_ptr();
-  switch (storage_of(*tensor)) {
+  const gkm::Storage storage = storage_of(*tensor);
+  if (storage == gkm::Storage::f64 && tensor->is_contiguous()) {
+    const double* doubles = static_cast<const double*>(data);
+    return std::vector<double>(doubles, doubles + tensor->numel());
+  }
+  out.reserve(tensor->numel());
+  // Asked of the tensor once each: through the stable interface an answer is a call.
+  std::vector<int64_t> sizes(tensor->dim()), strides(tensor->dim());
+  for (size_t d = 0; d < sizes.size(); ++d) {
+    sizes[d] = tensor->size(d);
+    strides[d] = tensor->stride(d);
+  }
+  switch (storage) {
     case gkm::Storage::f32:
-      append_doubles(*tensor, 0, static_cast<const float*>(data), out);
+      append_doubles(static_cast<const float*>(data), sizes, strides, 0, out);
       break;
     case gkm::Storage::f64:
-      append_doubles(*tensor, 0, static_cast<const double*>(data), out);
+      append_doubles(static_cast<const double*>(data), sizes, strides, 0, out);
       break;
     case gkm::Storage::bf16:
-      append_doubles(*tensor, 0, static_cast<const torch::headeronly::BFloat16*>(data), out);
+      append_doubles(static_cast<const torch::headeronly::BFloat16*>(data), sizes, strides, 0, out);
       break;
     case gkm::Storage::f16:
-      append_doubles(*tensor, 0, static_cast<const torch::headeronly::Half*>(data), out);
+      append_doubles(static_cast<const torch::headeronly::Half*>(data), sizes, strides, 0, out);
       break;
   }
   return out;
@@ -161,7 +173,7 @@ void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional
   form.mix = mix.has_value() ? doubles_mix.data() : nullptr;
   form.radii = radii.data();
   form.out = out.data_ptr();
-  kEvaluate[gkm::instruction_set()](form, gkm::Runtime{parallel_for, scratch});
+  kEvaluate[gkm::instruction_set()](form, gkm::Runtime{torch::stable::get_num_threads(), parallel_for, scratch});
 }
 
 }  // namespace

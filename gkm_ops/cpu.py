@@ -15,7 +15,7 @@ try:
 except ImportError:
     _info = None  # type: ignore[assignment]
 
-_TARGETS = ("blur", "blur_adjoint", "correlate", "grad_mix", "grad_taps_w", "grad_taps_h")
+_TARGETS = {"blur": 0, "blur_adjoint": 1, "correlate": 2, "grad_mix": 3, "grad_taps_w": 4, "grad_taps_h": 5}
 _PADDING = {"zeros": 0, "reflect": 1, "replicate": 2}
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -63,8 +63,8 @@ def _evaluate(
     taps_h: Tensor | None = None,
     mix: Tensor | None = None,
 ) -> Tensor:
-    torch.ops.gkm_ops_cpu.evaluate(
-        _TARGETS.index(target), out, x, y, coeffs, taps_w, taps_h, mix, radii, _PADDING[padding_mode]
+    torch.ops.gkm_ops_cpu.evaluate.default(
+        _TARGETS[target], out, x, y, coeffs, taps_w, taps_h, mix, radii, _PADDING[padding_mode]
     )
     return out
 

@@ -43,7 +43,7 @@ def gkm_blur(
         torch.Size([1, 3, 64, 64])
     """
     taps, radii = _unpacked(bank, x=x, coeffs=coeffs, mix=mix)
-    return torch.ops.gkm_ops.blur(x, coeffs, taps, taps, mix, radii, padding_mode)
+    return torch.ops.gkm_ops.blur.default(x, coeffs, taps, taps, mix, radii, padding_mode)
 
 
 def gkm_blur_adjoint(
@@ -70,7 +70,7 @@ def gkm_blur_adjoint(
         torch.Size([1, 3, 64, 64])
     """
     taps, radii = _unpacked(bank, y=y, coeffs=coeffs, mix=mix)
-    return torch.ops.gkm_ops.blur_adjoint(y, coeffs, taps, taps, mix, radii, padding_mode)
+    return torch.ops.gkm_ops.blur_adjoint.default(y, coeffs, taps, taps, mix, radii, padding_mode)
 
 
 def gkm_correlate(
@@ -96,7 +96,7 @@ def gkm_correlate(
         torch.Size([1, 22, 64, 64])
     """
     taps, radii = _unpacked(bank, x=x, y=y, mix=mix)
-    return torch.ops.gkm_ops.correlate(x, y, taps, taps, mix, radii, padding_mode, False)
+    return torch.ops.gkm_ops.correlate.default(x, y, taps, taps, mix, radii, padding_mode, False)
 
 
 def gaussian_stack(x: Tensor, bank: GaussianBank, *, padding_mode: str = "reflect") -> Tensor:
@@ -116,7 +116,7 @@ def gaussian_stack(x: Tensor, bank: GaussianBank, *, padding_mode: str = "reflec
         torch.Size([1, 22, 3, 64, 64])
     """
     taps, radii = _unpacked(bank, x=x)
-    return torch.ops.gkm_ops.correlate(x, torch.ones_like(x), taps, taps, None, radii, padding_mode, True)
+    return torch.ops.gkm_ops.correlate.default(x, torch.ones_like(x), taps, taps, None, radii, padding_mode, True)
 
 
 def _unpacked(bank: GaussianBank, **tensors: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
@@ -126,9 +126,9 @@ def _unpacked(bank: GaussianBank, **tensors: Tensor | None) -> tuple[Tensor, tup
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) and not (name == "mix" and tensor is None):
             raise TypeError(f"{name}: got a {type(tensor).__name__}, wanted a tensor")
-    image = next(iter(tensors.values()))
-    if image is not None and bank.taps.device != image.device:
+    image, taps = next(iter(tensors.values())), bank.taps
+    if image is not None and taps.device != image.device:
         raise ValueError(
-            f"bank: got one on {bank.taps.device}, wanted {image.device}, where the image is; move it with bank.to()"
+            f"bank: got one on {taps.device}, wanted {image.device}, where the image is; move it with bank.to()"
         )
-    return bank.taps, bank.radii
+    return taps, bank.radii

@@ -87,12 +87,13 @@ def check(
         raise ValueError(f"{first_name}: got shape {tuple(image.shape)}, wanted [B, C, H, W]")
     if image.dtype not in _DTYPES:
         raise TypeError(f"{first_name}: got {image.dtype}, wanted float32, float64, bfloat16 or float16")
-    _check_tensors(first_name, image, {"y": y, "coeffs": coeffs}, {"taps_w": taps_w, "taps_h": taps_h, "mix": mix})
+    parameters = (("taps_w", taps_w), ("taps_h", taps_h), ("mix", mix))
+    _check_tensors(first_name, image, (("y", y), ("coeffs", coeffs)), parameters)
     B, channels, H, W = image.shape
 
     taps = taps_w if taps_w is not None else taps_h
     assert taps is not None
-    if taps_w is not None and taps_h is not None and taps_w.shape != taps_h.shape:
+    if taps_w is not taps_h and taps_w is not None and taps_h is not None and taps_w.shape != taps_h.shape:
         raise ValueError(f"taps_h: got shape {tuple(taps_h.shape)}, wanted that of taps_w, {tuple(taps_w.shape)}")
     if taps.dim() not in (2, 3) or taps.shape[-1] % 2 == 0 or taps.shape[-2] == 0:
         raise ValueError(f"taps: got shape {tuple(taps.shape)}, wanted [M, K] or [C, M, K] with K odd")
@@ -108,12 +109,12 @@ def check(
     for name, tensor, wanted in (("x", x, C), ("y", y, O)):
         if tensor is None:
             continue
-        if tensor.dim() != 4 or tensor.shape[0] != B or tensor.shape[2:] != image.shape[2:]:
+        if tensor is not image and (tensor.dim() != 4 or tensor.shape[0] != B or tensor.shape[2:] != image.shape[2:]):
             raise ValueError(
                 f"{name}: got shape {tuple(tensor.shape)}, wanted that of {first_name} but for the channels, "
                 f"{tuple(image.shape)}"
             )
-        if tensor.shape[1] != wanted:
+        if (channels if tensor is image else tensor.shape[1]) != wanted:
             raise ValueError(f"{name}: got {tensor.shape[1]} channels, wanted {wanted}")
     if taps.dim() == 3 and taps.shape[0] != C:
         raise ValueError(f"taps: got a bank for {taps.shape[0]} channels, wanted one for {C}, or one shared by all")
@@ -121,7 +122,7 @@ def check(
     if coeffs is not None:
         per_channel = coeffs.dim() == 5
         wanted_shape = (B, M, C, H, W) if per_channel else (B, M, H, W)
-        if tuple(coeffs.shape) != wanted_shape:
+        if coeffs.shape != wanted_shape:
             raise ValueError(
                 f"coeffs: got shape {tuple(coeffs.shape)}, wanted {wanted_shape}, one map for each of the bank's "
                 f"{M} kernels"
@@ -132,9 +133,9 @@ def check(
     if padding_mode not in PADDING_MODES:
         raise ValueError(f"padding_mode: got {padding_mode!r}, wanted one of {PADDING_MODES}")
     kernels = M if taps.dim() == 2 else C * M
-    if len(radii) != kernels or any(r < 0 or 2 * r + 1 > K for r in radii):
-        raise ValueError(f"radii: got {list(radii)}, wanted {kernels} ints between 0 and {K // 2}")
     reach = max(radii, default=0)
+    if len(radii) != kernels or min(radii, default=0) < 0 or reach > K // 2:
+        raise ValueError(f"radii: got {list(radii)}, wanted {kernels} ints between 0 and {K // 2}")
     if padding_mode == "reflect" and (0 < H <= reach or 0 < W <= reach):
         raise ValueError(
             f"padding_mode: got 'reflect' for an image of {H} x {W}, wanted more than {reach} pixels a side, the "
@@ -143,19 +144,24 @@ def check(
     return Sizes(B, C, O, M, K, H, W)
 
 
-def _check_tensors(
-    first_name: str, image: Tensor, same: dict[str, Tensor | None], parameters: dict[str, Tensor | None]
-) -> None:
+_Named = tuple[tuple[str, Tensor | None], ...]
+
+
+def _check_tensors(first_name: str, image: Tensor, same: _Named, parameters: _Named) -> None:
     """Images and maps share a type; taps and mix may be any floating type; all share a device."""
-    for name, tensor in same.items():
-        if tensor is not None and tensor.dtype != image.dtype:
-            raise TypeError(f"{name}: got {tensor.dtype}, wanted {image.dtype}, the type of {first_name}")
-    for name, tensor in parameters.items():
-        if tensor is not None and not tensor.is_floating_point():
+    dtype, device = image.dtype, image.device
+    for name, tensor in same:
+        if tensor is not None and tensor.dtype != dtype:
+            raise TypeError(f"{name}: got {tensor.dtype}, wanted {dtype}, the type of {first_name}")
+    seen = image
+    for name, tensor in same + parameters:
+        if tensor is None or tensor is seen:  # one bank's taps serve both axes
+            continue
+        if not tensor.is_floating_point():
             raise TypeError(f"{name}: got {tensor.dtype}, wanted a floating-point type")
-    for name, tensor in {**same, **parameters}.items():
-        if tensor is not None and tensor.device != image.device:
-            raise ValueError(f"{name}: got a tensor on {tensor.device}, wanted {image.device}, that of {first_name}")
+        if tensor.device != device:
+            raise ValueError(f"{name}: got a tensor on {tensor.device}, wanted {device}, that of {first_name}")
+        seen = tensor
 
 
 def _empty_result(target: str, sizes: Sizes, arguments: dict[str, Any]) -> Tensor:

@@ -10,7 +10,6 @@
 
 namespace {
 
-constexpr int64_t kAdjointRows = 64;
 constexpr int64_t kAdjointColumns = 512;
 constexpr int64_t kStepPanels = 2;
 // Of rows after the column pass and of terms at a time.
@@ -32,7 +31,10 @@ class Adjoint {
         radius_(largest_radius(form)),
         extension_(form.padding == gkm::Padding::zeros ? 0 : radius_),
         strips_x_(form.W + 2 * extension_, max(kAdjointColumns, 6 * radius_), 2 * radius_ + 1),
-        strips_y_(form.H + 2 * extension_, max(kAdjointRows, 2 * radius_ + 1), 2 * radius_ + 1) {
+        strips_y_(form.H + 2 * extension_,
+                  tile_rows(max(kTileRows, 2 * radius_ + 1), 2 * radius_ + 1, form.H, form.B * strips_x_.count,
+                            runtime.threads),
+                  2 * radius_ + 1) {
     const int64_t banks = form.channel_banks ? form.C : 1;
     banks_ = memory_.zeroed<Bank<A>>(banks);
     for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
@@ -142,12 +144,13 @@ class Adjoint {
         sum_terms(bank, columns + p * (rows() | 1) * P, kernel_size(), tile.rows,
                   Terms<A>{terms + p * P, terms_size(), term_stride()});
       }
+      const int64_t stride = term_stride();
       for (int64_t k = 0; k < tile.rows; ++k, terms += terms_size()) {
         A* result = s.result + ((c - from) * rows() + k) * result_stride() + at;
-        spread_terms(bank, terms - radius_, term_stride(), kStep, result);
+        spread_terms(bank, terms - radius_, stride, kStep, result);
         for (int64_t j = bank.symmetric_w ? 0 : -bank.radius; j <= bank.radius; ++j) {
-          A* term = terms + j * term_stride() - 2 * radius_;
-          __builtin_memmove(term, term + kStep, size_t(2 * radius_) * sizeof(A));
+          A* kept = terms + j * stride - 2 * radius_;
+          for (int64_t i = 0; i < 2 * radius_; i += L) write(kept + i, load(kept + kStep + i));
         }
       }
     }

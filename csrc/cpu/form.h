@@ -39,6 +39,8 @@ struct Form {
 
 // What the kernels need of the process they run in.
 struct Runtime {
+  // How many threads parallel_for may use. Where a tile ends may depend on it, what is computed may not.
+  int64_t threads;
   // Calls body(context, i) for 0 <= i < n, on as many threads as the process wants.
   void (*parallel_for)(int64_t n, void (*body)(void* context, int64_t i), void* context);
   // At least `bytes` of memory aligned to 64 that belong to the calling thread until it asks again.

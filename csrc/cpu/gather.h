@@ -26,7 +26,12 @@ class Gather {
 
  public:
   Gather(const gkm::Form& form, const gkm::Runtime& runtime)
-      : form_(form), runtime_(runtime), strips_x_(form.W, T, 1), strips_y_(form.H, kTileRows, kLeastRows) {
+      : form_(form),
+        runtime_(runtime),
+        strips_x_(form.W, T, 1),
+        // Sums over tiles must not depend on the threads.
+        strips_y_(form.H, tile_rows(kTileRows, kLeastRows, form.H, form.B * strips_x_.count, kSums ? 1 : runtime.threads),
+                  kLeastRows) {
     const int64_t banks = form.channel_banks ? form.C : 1;
     banks_ = memory_.zeroed<Bank<A>>(banks);
     for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);

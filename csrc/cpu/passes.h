@@ -322,12 +322,13 @@ void sum_terms(const Bank<A>& bank, const A* sources, int64_t stride, int64_t ro
 // `terms` is term 0 at the first column.
 template <class A>
 void spread_terms(const Bank<A>& bank, const A* terms, int64_t stride, int64_t columns, A* out) {
+  const int64_t radius = bank.radius, mirrored = bank.symmetric_w ? stride : -stride;
   for (int64_t x = 0; x < columns; x += kLanes<A>) {
     const A* at = terms + x;
     Vec<A> sum = load(at), other = {};
-    for (int64_t j = 1; j <= bank.radius; ++j) {
+    for (int64_t j = 1; j <= radius; ++j) {
       sum += load(at + j * stride - j);
-      other += load(at + (bank.symmetric_w ? j : -j) * stride + j);
+      other += load(at + j * mirrored + j);
     }
     write(out + x, sum + other);
   }

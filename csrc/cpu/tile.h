@@ -26,6 +26,13 @@ struct Strips {
   int64_t longest() const { return max(length(0), length(count - 1)); }
 };
 
+// Rows of a tile: as many as pay, but fewer rather than leave threads without a tile. There are `columns` tiles a row.
+GKM_INLINE int64_t tile_rows(int64_t most, int64_t least, int64_t H, int64_t columns, int64_t threads) {
+  int64_t rows = most;
+  while (rows / 2 >= least && columns * ((H + rows - 1) / rows) < 2 * threads) rows /= 2;
+  return rows;
+}
+
 // Scratch is carved from one block per thread.
 class Arena {
  public:

@@ -159,11 +159,9 @@ template <class S>
 GKM_INLINE Vec<Acc<S>> load_bounded(const S* row, int64_t first, int64_t n, int64_t stride) {
   constexpr int lanes = kLanes<Acc<S>>;
   if (__builtin_expect(first >= 0 && first + lanes <= n && stride == 1, 1)) return load(row + first);
-  Acc<S> values[lanes];
-  for (int i = 0; i < lanes; ++i) {
-    const bool inside = first + i >= 0 && first + i < n;
-    values[i] = inside ? to_acc(row[(first + i) * stride]) : Acc<S>(0);
-  }
+  S values[lanes] = {};
+  const int64_t from = first < 0 ? -first : 0, to = first + lanes < n ? lanes : n - first;
+  for (int64_t i = from; i < to; ++i) values[i] = row[(first + i) * stride];
   return load(values);
 }
 

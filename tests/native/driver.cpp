@@ -278,7 +278,7 @@ bool check(const Entry& entry, const Call& call, Target target, Storage storage,
   form.mix = call.with_mix && target != Target::grad_mix ? call.mix.data() : nullptr;
   form.radii = call.radii.data();
   form.out = out.data();
-  entry.evaluate(form, gkm::Runtime{run_backwards, fresh_scratch});
+  entry.evaluate(form, gkm::Runtime{1 + call.W % 3, run_backwards, fresh_scratch});
 
   double largest = 0;
   for (double value : want) largest = std::isinf(value) ? largest : std::fmax(largest, std::fabs(value));
