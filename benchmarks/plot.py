@@ -26,8 +26,9 @@ def save(record: Record, path: Path) -> None:
 
 def _time_against_size(record: Record, axes: Axes) -> None:
     """Lines from the scaling run; torch.compile, compiled anew for each size, as points."""
-    for family in dict.fromkeys(row["family"] for row in record["scaling"]):
-        rows = [row for row in record["scaling"] if row["family"] == family]
+    timed = [row for row in record["scaling"] if row["seconds"] is not None]
+    for family in dict.fromkeys(row["family"] for row in timed):
+        rows = [row for row in timed if row["family"] == family]
         megapixels = [row["size"][0] * row["size"][1] / 1e6 for row in rows]
         axes.plot(megapixels, [1e3 * row["seconds"]["median"] for row in rows], marker="o", label=_label(rows[0]))
     compiled = [row for size in record["plan"]["sizes"] if (row := best(record, "forward", "compiled", size))]

@@ -147,16 +147,13 @@ def _roofline(record: Record) -> str:
 
 
 def _scaling(record: Record) -> str:
-    rows = [
-        [
-            pixels(row["size"]),
-            row["family"],
-            row["key"].split("/", 2)[2],
-            milliseconds(row["seconds"]),
-            f"{1e9 * row['seconds']['median'] / (row['size'][0] * row['size'][1]):.1f}",
-        ]
-        for row in record["scaling"]
-    ]
+    rows = []
+    for row in record["scaling"]:
+        time, per_pixel = "its process was ended, for want of memory", ""
+        if row["seconds"] is not None:
+            time = milliseconds(row["seconds"])
+            per_pixel = f"{1e9 * row['seconds']['median'] / (row['size'][0] * row['size'][1]):.1f}"
+        rows.append([pixels(row["size"]), row["family"], row["key"].split("/", 2)[2], time, per_pixel])
     return table(["size", "family", "formulation", "time", "ns a pixel"], rows)
 
 

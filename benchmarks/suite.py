@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -63,7 +64,7 @@ def run(plan: Plan) -> dict[str, Any]:
     with ExitStack() as stack:
         workers = [stack.enter_context(Worker(setting)) for setting in settings]
         record["timings"] = [row for size in plan.sizes for row in _timings(field, workers, size, plan.rounds)]
-        record["scaling"] = _scaling(record["timings"], workers, plan)
+    record["scaling"] = _scaling(record["timings"], plan)
     record["roofline"] = _rooflines(plan)
     with Worker(Setting(plan.threads, "tuned")) as tuned:
         record["small_call"] = {"size": _SMALL, **asdict(Spread.of(tuned.call(worker.small_call, _SMALL)))}
@@ -145,29 +146,33 @@ def _rooflines(plan: Plan) -> list[dict[str, Any]]:
     return rows
 
 
-def _scaling(timings: list[dict[str, Any]], workers: list[Worker], plan: Plan) -> list[dict[str, Any]]:
-    """Time against size of the fastest forward pass of each family that needs no compiling for a size."""
+def _scaling(timings: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
+    """Time against size of the fastest forward pass of each family that needs no compiling for a size.
+
+    Each in a process of its own: an image too large for one formulation's memory ends that process alone, and
+    stands in the record as a row without a time.
+    """
     forward = [t for t in timings if t["job"] == "forward" and t["dtype"] == "float32" and t["family"] != "compiled"]
     fastest = {}
     for timing in sorted(forward, key=lambda t: (t["size"], -t["seconds"]["median"])):
         fastest[timing["family"]] = timing
-    by_allocator = {process.setting.allocator: process for process in workers}
     rows = []
     for size in _bar(plan.scaling_sizes, "scaling"):
-        turns = {}
-        for family, timing in fastest.items():
-            process = by_allocator[timing["allocator"]]
-            _, difference = process.call(worker.prepare, timing["key"], size)
-            _refuse_wrong({timing["key"]: (contenders()[timing["key"]], difference)})
-            turns[family] = partial(process.call, worker.turn, timing["key"], size)
-        with tqdm(total=3 * len(turns), desc=_text(size), leave=False) as progress:
-            records = take_turns(turns, {family: family for family in turns}, 3, progress)
-        rows += [
-            {"key": fastest[f]["key"], "family": f, "size": size, "seconds": asdict(Spread.of(records[f].calls))}
-            for f in turns
-        ]
-        for process in workers:
-            process.call(worker.release)
+        with ExitStack() as stack:
+            turns, lost = {}, []
+            for family, timing in fastest.items():
+                process = stack.enter_context(Worker(Setting(plan.threads, timing["allocator"])))
+                try:
+                    _, difference = process.call(worker.prepare, timing["key"], size)
+                except BrokenProcessPool:
+                    lost.append(family)
+                    continue
+                _refuse_wrong({timing["key"]: (contenders()[timing["key"]], difference)})
+                turns[family] = partial(process.call, worker.turn, timing["key"], size)
+            with tqdm(total=3 * len(turns), desc=_text(size), leave=False) as progress:
+                records = take_turns(turns, {family: family for family in turns}, 3, progress)
+        times = {family: asdict(Spread.of(records[family].calls)) for family in turns} | dict.fromkeys(lost)
+        rows += [{"key": t["key"], "family": f, "size": size, "seconds": times[f]} for f, t in fastest.items()]
     return rows
 
 

@@ -164,7 +164,10 @@ def record() -> dict[str, Any]:
                 "seconds": spread(0.005), "share": spread(0.9), "best_share": 0.95, "difference": 1e-7,
             }
         ],
-        "scaling": [{"key": "forward/fused/some", "family": "fused", "size": [64, 96], "seconds": spread(0.005)}],
+        "scaling": [
+            {"key": "forward/fused/some", "family": "fused", "size": [64, 96], "seconds": spread(0.005)},
+            {"key": "forward/eager/large", "family": "eager", "size": [64, 96], "seconds": None},
+        ],
         "small_call": spread(30e-6),
         "memory": [{"key": "forward/fused/some", "size": [64, 96], "extra_bytes": 3_000_000}],
         "copy_bytes_per_s": 2e10,
@@ -185,6 +188,7 @@ def test_full_report_takes_each_contender_once(record: dict[str, Any]) -> None:
     text = report.full(record)
     assert text.count("| eager | some |") == 1
     assert "| eager | some | tuned | 55 ms [49.5, 60.5] | 11.00 |" in text
+    assert "| eager | large | its process was ended, for want of memory |" in text
 
 
 def test_plot_is_written(record: dict[str, Any], tmp_path: Any) -> None:
