@@ -120,6 +120,7 @@ class Adjoint {
   void step(int64_t from, int64_t to, int64_t at, const Tile& tile, const Scratch& s) const {
     for (int64_t p = 0; p < kStepPanels; ++p) {
       const int64_t x = origin(tile) + at + p * P;
+      if (!on_image(x)) continue;
       for (int64_t o = 0; o < form_.O; ++o) {
         read_window(form_.y, plane<S>(form_.y, tile.b, 0, o), tile.y - radius_, whole_blocks(tile.rows) + 2 * radius_,
                     form_.H, x, P, form_.W, s.images + o * source_size());
@@ -141,8 +142,12 @@ class Adjoint {
       // The step's first column of term 0, after the columns kept; terms run from -radius to radius.
       A* terms = s.terms + (c - from) * rows() * terms_size() + radius_ * term_stride() + 2 * radius_;
       for (int64_t p = 0; p < kStepPanels; ++p) {
-        sum_terms(bank, columns + p * (rows() | 1) * P, kernel_size(), tile.rows,
-                  Terms<A>{terms + p * P, terms_size(), term_stride()});
+        const Terms<A> panel{terms + p * P, terms_size(), term_stride()};
+        if (on_image(origin(tile) + at + p * P)) {
+          sum_terms(bank, columns + p * (rows() | 1) * P, kernel_size(), tile.rows, panel);
+        } else {
+          clear_terms(bank, tile.rows, panel);
+        }
       }
       const int64_t stride = term_stride();
       for (int64_t k = 0; k < tile.rows; ++k, terms += terms_size()) {
@@ -155,6 +160,9 @@ class Adjoint {
       }
     }
   }
+
+  // Sources off the image are zero: a panel of them needs no passes.
+  bool on_image(int64_t x) const { return x < form_.W && x + P > 0; }
 
   const Bank<A>& bank(int64_t c) const { return banks_[form_.channel_banks ? c : 0]; }
 

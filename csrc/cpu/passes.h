@@ -318,6 +318,16 @@ void sum_terms(const Bank<A>& bank, const A* sources, int64_t stride, int64_t ro
   }
 }
 
+// What sum_terms makes of sources that are zero.
+template <class A>
+void clear_terms(const Bank<A>& bank, int64_t rows, Terms<A> out) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t j = bank.symmetric_w ? 0 : -bank.radius; j <= bank.radius; ++j) {
+      for (int64_t x = 0; x < kPanel<A>; x += kLanes<A>) write(out.of(r, j) + x, Vec<A>{});
+    }
+  }
+}
+
 // A row's terms -> the row: `columns` of them, each the sum of what lies offset columns before it in term `offset`.
 // `terms` is term 0 at the first column.
 template <class A>
