@@ -1,0 +1,181 @@
+"""GKMNet: a photo deblurred by an unrolled fixed-point iteration over a Gaussian kernel mixture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gkm_ops.nn.attention import ScaleRecurrentAttention, State
+from gkm_ops.nn.backbone import FEATURES, Backbone
+from gkm_ops.nn.gaussian_convolution import GaussianConvolution
+
+# Two strided convolutions at the coarsest of three scales.
+_MULTIPLE = 16
+
+
+class GKMNet(Backbone):
+    """The network of "Gaussian Kernel Mixture Network for Single Image Defocus Deblurring" (Quan, Wu, Ji, NeurIPS 2021).
+
+    Three scales, coarse to fine; each is one step of the fixed-point iteration: the coefficient maps found in
+    the blurred image weigh the bank's convolutions of that image and of the last estimate, and a learned sum of
+    all the products is the next estimate. It takes the state dicts of both releases and computes what they do,
+    with bank, coefficients and sum in one fused op, and batch norm folded away in evaluation.
+
+    It is a `Backbone` and not only has one, so that the names in its state dict are the releases'.
+
+    Args:
+        release: ``"v1"`` or ``"v2"``, which of the authors' two releases to equal.
+        mode: of the bank: ``"FG"``, ``"TG"`` or ``"TR"`` (`GaussianConvolution`).
+
+    Raises:
+        ValueError: another release or mode.
+
+    Example:
+        >>> net = GKMNet(release="v2").eval()
+        >>> net.deblur(torch.rand(3, 70, 90)).shape
+        torch.Size([3, 70, 90])
+    """
+
+    def __init__(self, release: str = "v2", mode: str = "FG") -> None:
+        super().__init__()
+        self.gcm = GaussianConvolution(release, mode)
+        kernels = self.gcm.bank.num_kernels
+        self.APU = ScaleRecurrentAttention(FEATURES, 2 * kernels)
+        self.SumLayer = nn.Module()
+        self.SumLayer.conv = nn.Conv2d(2 * 3 * kernels, 3, 1)
+
+    def forward(self, y1: Tensor, y2: Tensor, y3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Deblur an image given at three scales.
+
+        Args:
+            y1: blurred image ``[B, 3, H, W]``, in [0, 1], H and W multiples of 16.
+            y2: the same at half the size (`pyramid` makes it).
+            y3: the same at a quarter of the size.
+
+        Returns:
+            The estimates of the sharp image at the three scales, ``(x1, x2, x3)``, not clamped.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        _check_scales(y1, y2, y3)
+        x3, state, _ = self.step(y3, y3)
+        x2, state, _ = self.step(y2, _doubled(x3), (_doubled(state[0]), _doubled(state[1])))
+        x1, state, _ = self.step(y1, _doubled(x2), (_doubled(state[0]), _doubled(state[1])))
+        return x1, x2, x3
+
+    def step(self, y: Tensor, x: Tensor, state: State | None = None) -> tuple[Tensor, State, Tensor]:
+        """One step of the iteration at one scale.
+
+        Args:
+            y: blurred image ``[B, 3, H, W]``.
+            x: the last estimate, of the same shape.
+            state: of the attention's memory; None for zeros.
+
+        Returns:
+            The next estimate, the next state, and the coefficient maps ``[B, 44, H, W]``: those of ``y``, then
+            those of ``x``.
+        """
+        coeffs, state = self.APU(self.features(y), state)
+        kernels = coeffs.shape[1] // 2
+        of_y, of_x = self.SumLayer.conv.weight.flatten(1).chunk(2, 1)
+        blurred = self.gcm.blend(y, coeffs[:, :kernels], of_y) + self.gcm.blend(x, coeffs[:, kernels:], of_x)
+        return blurred + self.SumLayer.conv.bias.view(-1, 1, 1), state, coeffs
+
+    @torch.no_grad()
+    def deblur(self, image: Tensor) -> Tensor:
+        """Deblur one image or a batch of any size, as the releases test: padded with black, in evaluation mode.
+
+        Args:
+            image: ``[3, H, W]`` or ``[B, 3, H, W]``, floating point in [0, 1], on the network's device.
+
+        Returns:
+            The estimate of the sharp image, in the shape and type of ``image``, not clamped.
+
+        Raises:
+            TypeError: not a floating-point tensor.
+            ValueError: another shape, or NaN or infinite values.
+        """
+        batch = _as_batch(image)
+        H, W = batch.shape[2:]
+        # The coarsest scale must be wider than the bank's largest radius for its border to be reflected.
+        least = 4 * (max(self.gcm.bank.radii) + 1)
+        rows, columns = (_next_multiple(max(n, least)) - n for n in (H, W))
+        top, left = rows // 2, columns // 2
+        padded = F.pad(batch, (left, columns - left, top, rows - top))
+        was_training = self.training
+        self.eval()
+        try:
+            x1 = self(*pyramid(padded.to(self.SumLayer.conv.weight.dtype)))[0]
+        finally:
+            self.train(was_training)
+        return x1[:, :, top : top + H, left : left + W].to(image.dtype).reshape(image.shape)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As torch's, and takes checkpoints saved from a DataParallel net or within a dict of other things."""
+        return super().load_state_dict(unwrapped(state_dict), strict, assign)
+
+
+def pyramid(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """An image at full, half and quarter size, each made from the one before by antialiased bilinear interpolation.
+
+    Args:
+        image: ``[B, C, H, W]``, H and W multiples of 4.
+
+    Example:
+        >>> [tuple(level.shape[2:]) for level in pyramid(torch.rand(1, 3, 32, 48))]
+        [(32, 48), (16, 24), (8, 12)]
+    """
+    half = _halved(image)
+    return image, half, _halved(half)
+
+
+def unwrapped(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The state dict within a checkpoint: out of the dict it was saved in, and without DataParallel's prefix."""
+    for key in ("state_dict", "model_state_dict", "model", "net", "params"):
+        if isinstance(checkpoint.get(key), Mapping):
+            return unwrapped(checkpoint[key])
+    prefix = "module."
+    if checkpoint and all(key.startswith(prefix) for key in checkpoint):
+        return {key.removeprefix(prefix): value for key, value in checkpoint.items()}
+    return checkpoint
+
+
+def _halved(image: Tensor) -> Tensor:
+    size = [n // 2 for n in image.shape[2:]]
+    return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
+
+
+def _doubled(maps: Tensor) -> Tensor:
+    return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _next_multiple(n: int) -> int:
+    return -(-n // _MULTIPLE) * _MULTIPLE
+
+
+def _check_scales(y1: Tensor, y2: Tensor, y3: Tensor) -> None:
+    shape = tuple(y1.shape)
+    if len(shape) != 4 or shape[1] != 3 or shape[2] % _MULTIPLE or shape[3] % _MULTIPLE:
+        raise ValueError(
+            f"y1: got shape {shape}, wanted [B, 3, H, W] with H and W multiples of {_MULTIPLE}; deblur() pads any image"
+        )
+    for name, y, scale in (("y2", y2, 2), ("y3", y3, 4)):
+        wanted = (*shape[:2], shape[2] // scale, shape[3] // scale)
+        if tuple(y.shape) != wanted:
+            raise ValueError(f"{name}: got shape {tuple(y.shape)}, wanted {wanted}, 1/{scale} of y1; pyramid() makes it")
+
+
+def _as_batch(image: Tensor) -> Tensor:
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        found = f"a {image.dtype} tensor" if isinstance(image, Tensor) else f"a {type(image).__name__}"
+        raise TypeError(f"image: got {found}, wanted a floating-point tensor in [0, 1]")
+    if image.dim() not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape[-2:]:
+        raise ValueError(f"image: got shape {tuple(image.shape)}, wanted [3, H, W] or [B, 3, H, W]")
+    if not image.isfinite().all():
+        raise ValueError("image: got NaN or infinite values, wanted finite ones")
+    return image if image.dim() == 4 else image.unsqueeze(0)
