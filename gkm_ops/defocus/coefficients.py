@@ -129,6 +129,19 @@ def coefficients_from_sigma(sigma_map: Tensor, bank: GaussianBank) -> Tensor:
     if not (sigma_map.isfinite() & (sigma_map >= 0)).all():
         raise ValueError("sigma_map: got NaN, infinite or negative values, wanted finite standard deviations >= 0")
 
+    return bracket(sigma_map, sigmas)
+
+
+def bracket(sigma_map: Tensor, sigmas: Tensor) -> Tensor:
+    """Weights of the two of ``sigmas`` whose squares bracket each pixel's, linear in the square.
+
+    Args:
+        sigma_map: ``[B, H, W]``, finite and >= 0.
+        sigmas: ``[M]``, of a set of kernels, in any order.
+
+    Returns:
+        ``[B, M, H, W]`` in the type of ``sigma_map``, >= 0, of sum one, at most two nonzero at a pixel.
+    """
     wide = torch.promote_types(sigma_map.dtype, torch.float32)
     wanted = sigma_map.to(wide).square()
     variances, kernel = sigmas.square().to(wide).sort(stable=True)

@@ -63,10 +63,7 @@ class GKMNet(Backbone):
             ValueError: shapes that do not fit.
         """
         _check_scales(y1, y2, y3)
-        x3, state, _ = self.step(y3, y3)
-        x2, state, _ = self.step(y2, _doubled(x3), (_doubled(state[0]), _doubled(state[1])))
-        x1, state, _ = self.step(y1, _doubled(x2), (_doubled(state[0]), _doubled(state[1])))
-        return x1, x2, x3
+        return self._iterate(y1, y2, y3)[0]
 
     def step(self, y: Tensor, x: Tensor, state: State | None = None) -> tuple[Tensor, State, Tensor]:
         """One step of the iteration at one scale.
@@ -100,6 +97,27 @@ class GKMNet(Backbone):
             TypeError: not a floating-point tensor.
             ValueError: another shape, or NaN or infinite values.
         """
+        return self.deblur_with_coefficients(image)[0]
+
+    @torch.no_grad()
+    def deblur_with_coefficients(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """As `deblur`, and the coefficient maps of the last step, which is that at full size.
+
+        Args:
+            image: as for `deblur`.
+
+        Returns:
+            What `deblur` returns, and the maps ``[44, H, W]`` or ``[B, 44, H, W]``, in [-1, 1]: those that weigh
+            the bank's convolutions of the image, then those of the last estimate.
+
+        Raises:
+            As `deblur`.
+
+        Example:
+            >>> x, coeffs = GKMNet().deblur_with_coefficients(torch.rand(3, 70, 90))
+            >>> x.shape, coeffs.shape
+            (torch.Size([3, 70, 90]), torch.Size([44, 70, 90]))
+        """
         batch = _as_batch(image)
         H, W = batch.shape[2:]
         # The coarsest scale must be wider than the bank's largest radius for its border to be reflected.
@@ -107,13 +125,24 @@ class GKMNet(Backbone):
         rows, columns = (_next_multiple(max(n, least)) - n for n in (H, W))
         top, left = rows // 2, columns // 2
         padded = F.pad(batch, (left, columns - left, top, rows - top))
+        dtype = self.SumLayer.conv.weight.dtype
         was_training = self.training
         self.eval()
         try:
-            x1 = self(*pyramid(padded.to(self.SumLayer.conv.weight.dtype)))[0]
+            # Torch interpolates in no narrower type on the CPU.
+            levels = pyramid(padded.to(torch.promote_types(dtype, torch.float32)))
+            (x1, _, _), coeffs = self._iterate(*(level.to(dtype) for level in levels))
         finally:
             self.train(was_training)
-        return x1[:, :, top : top + H, left : left + W].to(image.dtype).reshape(image.shape)
+        x1, coeffs = (maps[:, :, top : top + H, left : left + W].to(image.dtype) for maps in (x1, coeffs))
+        return (x1, coeffs) if image.dim() == 4 else (x1[0], coeffs[0])
+
+    def _iterate(self, y1: Tensor, y2: Tensor, y3: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+        """The estimates at the three scales, and the coefficient maps of the last step."""
+        x3, state, _ = self.step(y3, y3)
+        x2, state, _ = self.step(y2, _doubled(x3), (_doubled(state[0]), _doubled(state[1])))
+        x1, _, coeffs = self.step(y1, _doubled(x2), (_doubled(state[0]), _doubled(state[1])))
+        return (x1, x2, x3), coeffs
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As torch's, and takes checkpoints saved from a DataParallel net or within a dict of other things."""
@@ -140,7 +169,7 @@ def unwrapped(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
         if isinstance(checkpoint.get(key), Mapping):
             return unwrapped(checkpoint[key])
     prefix = "module."
-    if checkpoint and all(key.startswith(prefix) for key in checkpoint):
+    if checkpoint and all(isinstance(key, str) and key.startswith(prefix) for key in checkpoint):
         return {key.removeprefix(prefix): value for key, value in checkpoint.items()}
     return checkpoint
 
@@ -167,7 +196,9 @@ def _check_scales(y1: Tensor, y2: Tensor, y3: Tensor) -> None:
     for name, y, scale in (("y2", y2, 2), ("y3", y3, 4)):
         wanted = (*shape[:2], shape[2] // scale, shape[3] // scale)
         if tuple(y.shape) != wanted:
-            raise ValueError(f"{name}: got shape {tuple(y.shape)}, wanted {wanted}, 1/{scale} of y1; pyramid() makes it")
+            raise ValueError(
+                f"{name}: got shape {tuple(y.shape)}, wanted {wanted}, 1/{scale} of y1; pyramid() makes it"
+            )
 
 
 def _as_batch(image: Tensor) -> Tensor:

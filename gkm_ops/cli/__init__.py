@@ -1,0 +1,46 @@
+"""The command line ``gkm``: every command is a module with ``add_arguments(parser)`` and ``run(options) -> int``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Sequence
+
+from gkm_ops import __version__
+
+# The modules' first lines are their help.
+COMMANDS = (
+    "deblur",
+    "evaluate",
+    "info",
+    "train",
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: what follows ``gkm``; None: the process's own.
+
+    Returns:
+        The exit status: 0 where all went well.
+
+    Raises:
+        SystemExit: arguments that do not parse (status 2), or ``--help`` and ``--version``.
+
+    Example:
+        >>> main(["info"])  # doctest: +SKIP
+    """
+    parser = argparse.ArgumentParser(prog="gkm", description="Deblur photos with a Gaussian kernel mixture network.")
+    parser.add_argument("--version", action="version", version=f"gkm_ops {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    modules = {name: importlib.import_module(f"gkm_ops.cli.{name}") for name in COMMANDS}
+    for name, module in modules.items():
+        summary = (module.__doc__ or "").partition("\n")[0]
+        module.add_arguments(commands.add_parser(name, help=summary, description=summary))
+    options = parser.parse_args(argv)
+    try:
+        return modules[options.command].run(options)
+    except KeyboardInterrupt:
+        return 130

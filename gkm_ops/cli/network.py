@@ -1,0 +1,57 @@
+"""The options that choose a network, the device and type it computes in, and how large a photo may be."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from gkm_ops.nn.gkmnet import GKMNet
+from gkm_ops.weights import load_net, pretrained
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="instead of those that come with the package")
+    parser.add_argument("--release", choices=("v1", "v2"), help="of weights that do not say it")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help="as torch names it; default here: %(default)s")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--max-megapixels",
+        type=_positive,
+        default=100.0,
+        metavar="N",
+        help="refuse larger photos; default: %(default)s",
+    )
+
+
+def chosen(options: argparse.Namespace) -> GKMNet:
+    """The network that the options name, on its device and in its type, in evaluation mode.
+
+    Raises:
+        OSError: its weights cannot be read.
+        ValueError: they are not a GKMNet's, or ``--release`` or ``--device`` does not serve.
+    """
+    if options.weights is not None:
+        net = load_net(options.weights, options.release)
+    elif options.release is not None:
+        raise ValueError(f"--release: got {options.release!r} without --weights, wanted both or neither")
+    else:
+        net = pretrained()
+    try:
+        return net.to(options.device, getattr(torch, options.dtype))
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that device
+        raise ValueError(f"--device: got {options.device!r}, which torch cannot use: {error}") from error
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a number > 0")
+    return number

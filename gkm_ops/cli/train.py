@@ -1,0 +1,96 @@
+"""Train GKMNet on pairs of photos, and on sharp photos that are blurred on the fly."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from gkm_ops.training import Recipe, start_processes, train
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    recipe = Recipe()
+    parser.add_argument(
+        "pairs",
+        nargs="*",
+        type=Path,
+        metavar="DATA",
+        help="folders in the DPDD layout (train_c/source, train_c/target) or of pairs by suffix, or such photos",
+    )
+    parser.add_argument(
+        "-o", "--out", required=True, type=Path, metavar="RUN", help="folder of the run; resumed if it exists"
+    )
+    parser.add_argument(
+        "--sharp",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="PHOTOS",
+        help="sharp photos or folders of them to blur on the fly",
+    )
+    parser.add_argument("--synthetic-share", type=float, metavar="S", help="share of those, default: by their number")
+    parser.add_argument("--blur-suffix", default="_blur", help="default: %(default)s")
+    parser.add_argument("--sharp-suffix", default="_sharp", help="default: %(default)s")
+    parser.add_argument("--release", choices=("v1", "v2"), default="v2", help="default: %(default)s")
+    parser.add_argument("--mode", choices=("FG", "TG", "TR"), default="FG", help="of the bank; default: %(default)s")
+    parser.add_argument("--weights", type=Path, metavar="FILE", help="start from these instead of at random")
+    parser.add_argument("--epochs", type=int, default=recipe.epochs, help="default: %(default)s")
+    parser.add_argument("--batch", type=int, default=recipe.batch, help="over all processes; default: %(default)s")
+    parser.add_argument("--crop", type=int, default=256, help="pixels a side; default: %(default)s")
+    parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate, help="default: %(default)s")
+    parser.add_argument(
+        "--schedule", choices=("released", "cosine"), default=recipe.schedule, help="default: %(default)s"
+    )
+    parser.add_argument("--loss", choices=("released", "mse"), default=recipe.loss, help="default: %(default)s")
+    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=0, help="loading processes per training process")
+    parser.add_argument("--save-every", type=int, default=500, metavar="STEPS", help="default: %(default)s")
+
+
+def run(options: argparse.Namespace) -> int:
+    from gkm_ops import photos
+    from gkm_ops.data.pairs import find_pairs
+    from gkm_ops.data.training_data import TrainingData
+    from gkm_ops.nn.gkmnet import GKMNet
+    from gkm_ops.weights import load_weights
+
+    suffixes = {"blur_suffix": options.blur_suffix, "sharp_suffix": options.sharp_suffix}
+    try:
+        pairs = find_pairs(options.pairs, split="train", **suffixes) if options.pairs else []
+        data = TrainingData(
+            pairs,
+            photos.find(options.sharp) if options.sharp else [],
+            crop=options.crop,
+            seed=options.seed,
+            synthetic_share=options.synthetic_share,
+        )
+        recipe = Recipe(
+            epochs=options.epochs,
+            batch=options.batch,
+            learning_rate=options.learning_rate,
+            schedule=options.schedule,
+            loss=options.loss,
+            amp=options.amp,
+        )
+        torch.manual_seed(options.seed)
+        net = GKMNet(options.release, options.mode)
+        if options.weights is not None:
+            load_weights(net, options.weights)
+        device = start_processes(options.device)
+        finished = train(
+            net, data, options.out, recipe, device=device, workers=options.workers, save_every=options.save_every
+        )
+    except (OSError, ValueError) as error:
+        print(f"gkm train: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
+    print(f"{'finished' if finished else 'interrupted; the same command goes on'}: {options.out}")
+    return 0 if finished else 130

@@ -1,0 +1,1 @@
+"""Photos to train on and to measure with, and the weights that come with the package."""

@@ -1,0 +1,40 @@
+"""Files that are written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to write to that takes the place of ``path`` once everything is on the disk.
+
+    Until then it has another name in the same folder. After an error (a full disk, an interruption) it is
+    removed, and what was at ``path`` is as it was.
+
+    Args:
+        path: where the file shall be; its folder exists.
+
+    Raises:
+        OSError: the file cannot be written or put in its place.
+
+    Example:
+        >>> with replacing("notes.bin") as file:
+        ...     _ = file.write(b"all of it")
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
