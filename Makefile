@@ -16,7 +16,7 @@ CHOICE := $(shell echo '$(PYTHON) $(TORCH)' | cksum | cut -d' ' -f1)
 ENVIRONMENT := $(VENV)/.environment-$(CHOICE)
 INSTALLED := $(VENV)/.installed-$(CHOICE)
 
-.PHONY: demo test lint bench install clean
+.PHONY: demo test lint bench bench-network install clean
 
 demo: $(INSTALLED)
 	$(RUN) -m examples.render_motorcycle $(DEMO_ARGS)
@@ -31,6 +31,9 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)
 	$(RUN) -m benchmarks $(BENCH_ARGS)
+
+bench-network: $(INSTALLED)
+	$(RUN) -m benchmarks.network $(BENCH_ARGS)
 
 install: $(INSTALLED)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +10,14 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from examples.scene import SOURCE, Scene, linear_to_srgb
+from examples.scene import SOURCE, Scene
+from gkm_ops.files import replacing
+from gkm_ops.srgb import to_srgb
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 # Written into each picture, so that the demo replaces its own pictures and nobody else's file.
 MARK = "gkm_ops demo"
@@ -68,20 +70,23 @@ def save_picture(path: Path, scene: Scene, renderings: list[Rendering], sigmas: 
     figure.suptitle("Defocus as a per-pixel mixture of Gaussian blurs", fontsize=13)
     figure.supxlabel(SOURCE, fontsize=9)
 
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all, marked as the demo's own, and close it."""
     exif = Image.Exif()
     exif[ExifTags.Base.Software] = MARK
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        figure.savefig(partial, dpi=100, pil_kwargs={"exif": exif})
-        os.replace(partial, path)
+        with replacing(path) as file:
+            figure.savefig(file, format=path.suffix[1:], dpi=100, pil_kwargs={"exif": exif})
     finally:
-        partial.unlink(missing_ok=True)
         plt.close(figure)
 
 
 def _show_rgb(axes: Axes, image: Tensor, title: str) -> None:
-    axes.imshow(linear_to_srgb(image.permute(1, 2, 0).numpy()))
+    axes.imshow(to_srgb(image).permute(1, 2, 0).numpy())
     axes.set_title(title, fontsize=10)
     axes.set_axis_off()
 

@@ -1,10 +1,11 @@
-"""The demo: a real photo refocused near and far by its measured disparity, and what that costs.
+"""The demo: a real photo refocused near and far by its measured disparity, deblurred again, and what that costs.
 
     python -m examples.render_motorcycle [--scale 0.5] [-o out/demo.png]
 
 From the disparity a thin lens gives the circle of confusion of every pixel; the bank's kernels are mixed
 so that each pixel is blurred by as much (`gkm_ops.defocus`); one call of `gkm_blur` renders it. Like the
-defocus model itself, this gathers: it does not know that a blurred foreground spills over its outline.
+defocus model itself, this gathers: it does not know that a blurred foreground spills over its outline. GKMNet
+then deblurs both renderings, whose sharp original is known, and a photo that was taken with a shallow focus.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 import torch
 
 from examples.comparison import compare, table
+from examples.deblurring import deblur_and_show
 from examples.picture import Rendering, check_output, save_picture
 from examples.scene import Scene, load_scene
 from gkm_ops import GaussianBank, gkm_blur
@@ -38,11 +40,14 @@ def main() -> None:
     for rendering in renderings:
         print(f"{rendering.name}: sigma up to {rendering.sigma.max():.2f} pixels; the bank reaches {sigmas.max():.2f}")
 
+    restored = deblurred(options.output)
     try:
         save_picture(options.output, scene, renderings, sigmas)
+        print(f"picture: {options.output}")
+        deblur_and_show(restored, scene, renderings)
+        print(f"picture: {restored}\n")
     except OSError as error:
         raise SystemExit(f"--output: cannot write {str(options.output)!r}: {error.strerror}") from error
-    print(f"picture: {options.output}\n")
     coeffs = renderings[0].coeffs.unsqueeze(0)
     print(table(compare(scene.photo, coeffs, bank), scene.photo))
 
@@ -78,9 +83,15 @@ def scale_factor(text: str) -> float:
     return scale
 
 
+def deblurred(path: Path) -> Path:
+    """Where the second picture goes: beside the first."""
+    return path.with_stem(f"{path.stem}-deblurred")
+
+
 def output_path(text: str) -> Path:
     try:
         check_output(Path(text))
+        check_output(deblurred(Path(text)))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return Path(text)

@@ -11,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gkm_ops.srgb import to_linear
+
 SOURCE = "photo and disparity: Middlebury 2014 stereo benchmark, Motorcycle, from scikit-image"
 
 
@@ -34,7 +36,7 @@ def load_scene(scale: float) -> Scene:
     A disparity is a distance in pixels, so it shrinks with the photo.
     """
     srgb, _, measured = skimage.data.stereo_motorcycle()
-    photo = srgb_to_linear(srgb.astype(np.float32) / 255)
+    photo = to_linear(torch.from_numpy(srgb.astype(np.float32) / 255)).numpy()
     disparity = fill_holes(measured)
     if scale != 1:
         size = [max(1, round(scale * side)) for side in disparity.shape]
@@ -68,14 +70,3 @@ def _carry_forward(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """NaN replaced by the last value before it along the last axis."""
     position = np.where(np.isnan(values), 0, np.arange(values.shape[1]))
     return np.take_along_axis(values, np.maximum.accumulate(position, axis=1), axis=1)
-
-
-def srgb_to_linear(value: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Light is what blurs, so a photo is decoded before and encoded after (IEC 61966-2-1)."""
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)
-
-
-def linear_to_srgb(value: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The inverse of `srgb_to_linear`, for values from 0 to 1; others are clipped."""
-    value = np.clip(value, 0, 1)
-    return np.where(value <= 0.0031308, 12.92 * value, 1.055 * value ** (1 / 2.4) - 0.055).astype(np.float32)

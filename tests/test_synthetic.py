@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gkm_ops.data.synthetic import SyntheticDefocus, to_linear, to_srgb
+from gkm_ops.data.synthetic import SyntheticDefocus
+from gkm_ops.srgb import to_linear, to_srgb
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from gkm_ops.defocus.coefficients import coefficients_from_sigma, kernel_sigmas
 from gkm_ops.defocus.disks import DiskBank
 from gkm_ops.defocus.layers import Layer, blur_layers
 from gkm_ops.functional import gkm_blur
+from gkm_ops.srgb import to_linear, to_srgb
 
 _MOST_LAYERS = 4
 _DEPTH_LAYERS = 5
@@ -78,7 +79,7 @@ class SyntheticDefocus:
         shot, read = (self.noise * most * torch.rand((), generator=draw) for most in (_SHOT, _READ))
         deviation = (shot.square() * light + read.square()).sqrt()
         noisy = light + deviation * torch.randn(light.shape, generator=draw)
-        photo = to_srgb(noisy.clamp(0, 1))
+        photo = to_srgb(noisy)
         return (photo * 255).round() / 255 if self.rounding else photo
 
     def _blur_by_gaussians(self, image: Tensor, sigma: Tensor) -> Tensor:
@@ -109,16 +110,6 @@ class SyntheticDefocus:
             if inside.any():
                 layers.append(Layer(inside.float(), aperture * (depth.clamp(low, high) - focus).abs()))
         return layers
-
-
-def to_linear(srgb: Tensor) -> Tensor:
-    """sRGB values in [0, 1] to linear light (IEC 61966-2-1)."""
-    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(linear: Tensor) -> Tensor:
-    """Linear light in [0, 1] to sRGB values (IEC 61966-2-1)."""
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def _outline(H: int, W: int, draw: torch.Generator) -> Tensor:

@@ -21,7 +21,8 @@ class GaussianConvolution(nn.Module):
             the channels, and v1's colours see different kernels (`GaussianBank.gkmnet`).
         mode: ``"FG"``, fixed Gaussians; ``"TG"``, trainable taps per colour, started at the Gaussians;
             ``"TR"``, trainable taps per colour, started at random (positive, of sum one). Trainable kernels
-            stay separable, with one tap vector for both axes, and identities stay what they are.
+            stay separable, with one tap vector for both axes, and of their sizes: the one of a single tap starts
+            as the identity in both modes, and only its weight can change.
 
     Attributes:
         bank: the kernels; in the state dict only where they are trainable.
