@@ -106,6 +106,13 @@ def test_deblur_pads_with_black_and_crops(net):
     torch.testing.assert_close(net.deblur(image), want)
 
 
+def test_a_new_network_starts_near_the_identity():
+    torch.manual_seed(0)
+    net, image = GKMNet().train(), torch.rand(2, 3, 64, 64)
+    for got, want in zip(net(*pyramid(image)), pyramid(image), strict=True):
+        assert (got - want).square().mean() < 0.1 * want.square().mean()
+
+
 def test_deblur_evaluates_and_leaves_the_mode_alone(net):
     training = copy.deepcopy(net).train()
     before = copy.deepcopy(training.state_dict())
@@ -166,11 +173,11 @@ def test_triplet_attention_is_the_mean_of_three_gated_copies():
 
 def test_no_state_is_a_state_of_zeros():
     cell, attention = ConvLSTMCell(4, 6, 5), ScaleRecurrentAttention(4, 6).eval()
-    x = torch.randn(2, 4, 8, 10)
-    zeros = (torch.zeros(2, 6, 8, 10), torch.zeros(2, 6, 8, 10))
+    x = torch.randn(2, 4, 8, 12)
+    zeros = (torch.zeros(2, 6, 8, 12), torch.zeros(2, 6, 8, 12))
     for got, want in zip(cell(x), cell(x, zeros), strict=True):
         torch.testing.assert_close(got, want)
-    zeros = (torch.zeros(2, 6, 4, 5), torch.zeros(2, 6, 4, 5))
+    zeros = (torch.zeros(2, 6, 2, 3), torch.zeros(2, 6, 2, 3))  # of the coarser scale
     torch.testing.assert_close(attention(x)[0], attention(x, zeros)[0])
 
 

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders in the DPDD layout (train_c/source, train_c/target) or of pairs by suffix, or such photos",
     )
     parser.add_argument(
-        "-o", "--out", required=True, type=Path, metavar="RUN", help="folder of the run; resumed if it exists"
+        "-o", "--output", required=True, type=Path, metavar="RUN", help="folder of the run; resumed if it exists"
     )
     parser.add_argument(
         "--sharp",
@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
             load_weights(net, options.weights)
         device = start_processes(options.device)
         finished = train(
-            net, data, options.out, recipe, device=device, workers=options.workers, save_every=options.save_every
+            net, data, options.output, recipe, device=device, workers=options.workers, save_every=options.save_every
         )
     except (OSError, ValueError) as error:
         print(f"gkm train: {error}", file=sys.stderr)
@@ -92,5 +92,5 @@ def run(options: argparse.Namespace) -> int:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    print(f"{'finished' if finished else 'interrupted; the same command goes on'}: {options.out}")
+    print(f"{'finished' if finished else 'interrupted; the same command goes on'}: {options.output}")
     return 0 if finished else 130

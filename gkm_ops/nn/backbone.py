@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from gkm_ops.nn.layers import ConvNormReLU, add_to
+from gkm_ops.nn.recomputation import recomputed
 from gkm_ops.nn.triplet_attention import TripletAttention
 
 FEATURES = 32
@@ -34,8 +34,11 @@ class Backbone(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         half = self.conv_block1_1(self.in_block(x))
         quarter = self.conv_block2_1(half)
-        deep = self.bottle_neck_1(quarter)
-        return self.conv_block4_1(add_to(self.conv_block3_1(add_to(deep, quarter)), half))
+        x = add_to(self.bottle_neck_1(quarter), quarter)
+        del quarter  # memory is short where the maps are large again
+        x = add_to(self.conv_block3_1(x), half)
+        del half
+        return self.conv_block4_1(x)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)
@@ -53,6 +56,9 @@ class Block(nn.Module):
         self.ta = TripletAttention()
 
     def forward(self, x: Tensor) -> Tensor:
+        return recomputed(self._features, x) if self.training else self._features(x)
+
+    def _features(self, x: Tensor) -> Tensor:
         return self.ta(self.res_block(self.conv(x)))
 
 

@@ -12,20 +12,30 @@ from torch.nn import functional as F
 from gkm_ops.nn.attention import ScaleRecurrentAttention, State
 from gkm_ops.nn.backbone import FEATURES, Backbone
 from gkm_ops.nn.gaussian_convolution import GaussianConvolution
+from gkm_ops.nn.layers import doubled
 
 # Two strided convolutions at the coarsest of three scales.
 _MULTIPLE = 16
 
 
+class SumLayer(nn.Module):
+    """What adds up all products of maps and blurred images: the weights of a 1x1 convolution to three colours."""
+
+    def __init__(self, products: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(products, 3, 1)
+
+
 class GKMNet(Backbone):
-    """The network of "Gaussian Kernel Mixture Network for Single Image Defocus Deblurring" (Quan, Wu, Ji, NeurIPS 2021).
+    """The net of "Gaussian Kernel Mixture Network for Single Image Defocus Deblurring" (Quan, Wu, Ji, NeurIPS 2021).
 
     Three scales, coarse to fine; each is one step of the fixed-point iteration: the coefficient maps found in
     the blurred image weigh the bank's convolutions of that image and of the last estimate, and a learned sum of
     all the products is the next estimate. It takes the state dicts of both releases and computes what they do,
     with bank, coefficients and sum in one fused op, and batch norm folded away in evaluation.
 
-    It is a `Backbone` and not only has one, so that the names in its state dict are the releases'.
+    It is a `Backbone` and not only has one, so that the names in its state dict are the releases'. A new net of v2
+    starts out near the identity, one of v1 at torch's random weights.
 
     Args:
         release: ``"v1"`` or ``"v2"``, which of the authors' two releases to equal.
@@ -45,10 +55,29 @@ class GKMNet(Backbone):
         self.gcm = GaussianConvolution(release, mode)
         kernels = self.gcm.bank.num_kernels
         self.APU = ScaleRecurrentAttention(FEATURES, 2 * kernels)
-        self.SumLayer = nn.Module()
-        self.SumLayer.conv = nn.Conv2d(2 * 3 * kernels, 3, 1)
+        self.SumLayer = SumLayer(2 * 3 * kernels)
+        if release == "v2":
+            self._start_near_identity()
 
-    def forward(self, y1: Tensor, y2: Tensor, y3: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    @torch.no_grad()
+    def _start_near_identity(self) -> None:
+        """Let the first estimate be about the image itself: from there training takes far fewer steps.
+
+        The map of the identity kernel starts near 0.75 everywhere, what it weighs goes to its own colour, and the
+        rest counts a tenth of what it would. (Of v1's bank, green and blue do not see the identity.)
+        """
+        weight = self.SumLayer.conv.weight.flatten(1)
+        weight *= 0.1
+        weight[:, :3] = 1.3 * torch.eye(3)
+        self.get_parameter("SumLayer.conv.bias").zero_()
+        self.get_parameter("APU.conv.conv.1.weight")[0] = 0.1
+        self.get_parameter("APU.conv.conv.1.bias")[0] = 1.5
+        gates = self.get_parameter("APU.conv_atten.conv.bias").view(4, -1)
+        gates[:, 0] = torch.tensor([3.0, -1.0, 3.0, 3.0])
+
+    def forward(  # type: ignore[override]  # it has a backbone's names, and is called in its own way
+        self, y1: Tensor, y2: Tensor, y3: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Deblur an image given at three scales.
 
         Args:
@@ -71,17 +100,17 @@ class GKMNet(Backbone):
         Args:
             y: blurred image ``[B, 3, H, W]``.
             x: the last estimate, of the same shape.
-            state: of the attention's memory; None for zeros.
+            state: of the attention's memory, as the next coarser scale left it; None for zeros.
 
         Returns:
             The next estimate, the next state, and the coefficient maps ``[B, 44, H, W]``: those of ``y``, then
             those of ``x``.
         """
         coeffs, state = self.APU(self.features(y), state)
-        kernels = coeffs.shape[1] // 2
-        of_y, of_x = self.SumLayer.conv.weight.flatten(1).chunk(2, 1)
-        blurred = self.gcm.blend(y, coeffs[:, :kernels], of_y) + self.gcm.blend(x, coeffs[:, kernels:], of_x)
-        return blurred + self.SumLayer.conv.bias.view(-1, 1, 1), state, coeffs
+        coeffs_y, coeffs_x = coeffs.chunk(2, 1)
+        weight_y, weight_x = self.SumLayer.conv.weight.flatten(1).chunk(2, 1)
+        blurred = self.gcm.blend(y, coeffs_y, weight_y) + self.gcm.blend(x, coeffs_x, weight_x)
+        return blurred + self.get_parameter("SumLayer.conv.bias").view(-1, 1, 1), state, coeffs
 
     @torch.no_grad()
     def deblur(self, image: Tensor) -> Tensor:
@@ -140,8 +169,8 @@ class GKMNet(Backbone):
     def _iterate(self, y1: Tensor, y2: Tensor, y3: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
         """The estimates at the three scales, and the coefficient maps of the last step."""
         x3, state, _ = self.step(y3, y3)
-        x2, state, _ = self.step(y2, _doubled(x3), (_doubled(state[0]), _doubled(state[1])))
-        x1, _, coeffs = self.step(y1, _doubled(x2), (_doubled(state[0]), _doubled(state[1])))
+        x2, state, _ = self.step(y2, doubled(x3), state)
+        x1, _, coeffs = self.step(y1, doubled(x2), state)
         return (x1, x2, x3), coeffs
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
@@ -177,10 +206,6 @@ def unwrapped(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
 def _halved(image: Tensor) -> Tensor:
     size = [n // 2 for n in image.shape[2:]]
     return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
-
-
-def _doubled(maps: Tensor) -> Tensor:
-    return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _next_multiple(n: int) -> int:

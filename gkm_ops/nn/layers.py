@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from gkm_ops.nn.convolution import Convolution, Geometry, convolve
+from gkm_ops.nn.recomputation import running_again
 
 
 class ConvNormReLU(nn.Sequential):
     """A convolution, plain or transposed, then batch norm and ReLU; entries ``0`` and ``1`` of the state dict.
 
     Args:
-        convolution: with a bias.
+        layer: the convolution, with a bias; a plain one keeps the size or has a stride.
 
     Shape:
         As the convolution's.
@@ -21,29 +26,45 @@ class ConvNormReLU(nn.Sequential):
         torch.Size([1, 8, 16, 16])
     """
 
-    def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
-        super().__init__(convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=True))
+    def __init__(self, layer: Convolution) -> None:
+        super().__init__(layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return self[2](normalized_convolution(self[0], self[1], x))
 
 
-def normalized_convolution(convolution: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
-    """``norm(convolution(x))``; in evaluation as one convolution with the norm folded into its weights.
+def normalized_convolution(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
+    """``norm(layer(x))``; in evaluation as one convolution with the norm folded into its weights.
 
     The weights are so few beside the pixels that folding them on every call costs nothing to speak of,
     and no copy of them can fall behind.
     """
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    assert isinstance(norm, _BatchNorm)
+    geometry = Geometry(layer.stride[0], int(layer.padding[0]), isinstance(layer, nn.ConvTranspose2d))
     if norm.training:
-        return norm(convolution(x))
+        return _normalized(norm, convolve(x, layer.weight, layer.bias, geometry))
+    assert isinstance(norm.running_mean, Tensor)
+    assert isinstance(norm.running_var, Tensor)
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
-    bias = shift if convolution.bias is None else shift + convolution.bias * scale
-    if isinstance(convolution, nn.ConvTranspose2d):
-        return F.conv_transpose2d(x, convolution.weight * scale.view(1, -1, 1, 1), bias, convolution.stride)
-    return F.conv2d(x, convolution.weight * scale.view(-1, 1, 1, 1), bias, convolution.stride, convolution.padding)
+    bias = shift if layer.bias is None else shift + layer.bias * scale
+    weight = layer.weight * scale.view((1, -1, 1, 1) if geometry.transposed else (-1, 1, 1, 1))
+    return convolve(x, weight, bias, geometry)
+
+
+def _normalized(norm: _BatchNorm, x: Tensor) -> Tensor:
+    if not running_again():
+        return norm(x)
+    statistics = {name: buffer.clone() for name, buffer in norm.named_buffers()}
+    return functional_call(norm, statistics, (x,))
 
 
 def add_to(new: Tensor, old: Tensor) -> Tensor:
     """``new + old``, in the memory of ``new`` where no backward pass can need it."""
     return new + old if torch.is_grad_enabled() else new.add_(old)
+
+
+def doubled(maps: Tensor) -> Tensor:
+    """Maps at twice their size, as what one scale hands to the next."""
+    return F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False)

@@ -30,10 +30,12 @@ class TripletAttention(nn.Module):
         self.hw = Gate()
 
     def forward(self, x: Tensor) -> Tensor:
-        over_hw = self.hw(x, pooled=1)
-        over_cw = self.cw(x, pooled=2).transpose(1, 2)  # [B, 1, C, W] -> [B, C, 1, W]
-        over_hc = self.hc(x, pooled=3).permute(0, 3, 2, 1)  # [B, 1, H, C] -> [B, C, H, 1]
-        return x * ((over_hw + over_cw + over_hc) / 3)
+        over_hw = self.hw(x, pooled=1) / 3
+        over_cw = self.cw(x, pooled=2).transpose(1, 2) / 3  # [B, 1, C, W] -> [B, C, 1, W]
+        over_hc = self.hc(x, pooled=3).permute(0, 3, 2, 1) / 3  # [B, 1, H, C] -> [B, C, H, 1]
+        if torch.is_grad_enabled():
+            return x * (over_cw + over_hc + over_hw)
+        return (over_cw + over_hc).add_(over_hw).mul_(x)
 
 
 class Gate(nn.Module):
@@ -41,13 +43,13 @@ class Gate(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Module()
-        self.conv.conv = nn.Conv2d(2, 1, 7, padding=3, bias=False)
-        self.conv.bn = nn.BatchNorm2d(1, eps=1e-5, momentum=0.01)
+        self.conv = nn.ModuleDict(
+            {"conv": nn.Conv2d(2, 1, 7, padding=3, bias=False), "bn": nn.BatchNorm2d(1, eps=1e-5, momentum=0.01)}
+        )
 
     def forward(self, x: Tensor, pooled: int) -> Tensor:
         """``x [B, C, H, W]`` pooled over axis 1, 2 or 3 -> ``[B, 1, H, W]``, ``[B, 1, C, W]`` or ``[B, 1, H, C]``."""
         maps = torch.stack((x.amax(pooled), x.mean(pooled)), 1)
         if pooled == 3:
             maps = maps.transpose(2, 3)
-        return normalized_convolution(self.conv.conv, self.conv.bn, maps).sigmoid()
+        return normalized_convolution(self.conv["conv"], self.conv["bn"], maps).sigmoid()

@@ -1,0 +1,155 @@
+"""The convolutions of the network, by the quickest way that serves: on the CPU often a Fourier transform of tiles."""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gkm_ops.nn.recomputation import kept
+
+Convolution = nn.Conv2d | nn.ConvTranspose2d
+
+# NNPACK, which torch carries, transforms tiles of 16x16 pixels for a 5x5 kernel, each for 12x12 pixels of the result.
+_SIZE, _TILE = 5, 16
+_STEP, _HALO = _TILE - _SIZE + 1, _SIZE // 2
+# With fewer channels the image's transforms cost more than is saved; with less to do, those of the kernels do.
+_FEWEST_CHANNELS, _LEAST_WORK = 32, 1 << 15
+# The transforms of a band of rows should stay in the last level of cache.
+_BAND_BYTES = 16e6
+_SPREAD_ROWS = 16
+
+
+class Geometry(NamedTuple):
+    """How a convolution steps: alike along both axes, dilation 1, one group."""
+
+    stride: int = 1
+    padding: int = 0
+    transposed: bool = False
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """``F.conv2d`` or ``F.conv_transpose2d``; a result that `recomputed` keeps.
+
+    Float32 on the CPU with many channels at stride 1 goes through Fourier transforms of tiles. They turn the 25
+    multiply-adds of a 5x5 kernel into less than four; a 3x3 kernel taken as such gains too. Rounding errors are
+    no larger than those of the sums.
+
+    Args:
+        x: ``[B, C, H, W]``.
+        weight: ``[O, C, K, K]``, or ``[C, O, K, K]`` for a transposed convolution.
+        bias: ``[O]`` or None.
+    """
+    stride, padding, transposed = geometry
+    if torch.compiler.is_compiling():
+        return (F.conv_transpose2d if transposed else F.conv2d)(x, weight, bias, stride, padding)
+    result: Tensor = _Convolution.apply(x, weight, bias, geometry)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _Convolution(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        return kept(lambda: _made(x, weight, bias, geometry))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, bias, ctx.geometry = inputs
+        ctx.save_for_backward(x, weight)
+        ctx.bias_sizes = None if bias is None else list(bias.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
+        grad_x = None
+        if for_x and _by_fourier(grad, weight, ctx.geometry):
+            grad_x, for_x = _made(grad, weight.flip(2, 3).transpose(0, 1), None, ctx.geometry), False
+        stride, padding, transposed = ctx.geometry
+        others = torch.ops.aten.convolution_backward(
+            grad, x.to(grad.dtype), weight.to(grad.dtype), ctx.bias_sizes,
+            [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, [for_x, for_weight, for_bias],
+        )  # fmt: skip
+        return others[0] if grad_x is None else grad_x, others[1], others[2], None
+
+
+def _made(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    stride, padding, transposed = geometry
+    if _by_fourier(x, weight, geometry):
+        return _fourier(x, weight, bias)
+    if not transposed:
+        return F.conv2d(x, weight, bias, stride, padding)
+    if x.device.type == "cpu" and weight.shape[-1] == stride and padding == 0:
+        return _spread(x, weight, bias, stride)
+    return F.conv_transpose2d(x, weight, bias, stride, padding)
+
+
+def _spread(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
+    """A transposed convolution whose steps do not overlap, by bands: torch copies all that it reads and writes."""
+    bands = x.split(_SPREAD_ROWS, 2)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    y = x.new_empty(len(x), weight.shape[1], stride * x.shape[2], stride * x.shape[3], dtype=dtype)
+    for band, result in zip(bands, y.split(stride * _SPREAD_ROWS, 2), strict=True):
+        result.copy_(F.conv_transpose2d(band, weight, bias, stride))
+    return y
+
+
+def _by_fourier(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    size = weight.shape[-1]
+    return (
+        geometry == (1, size // 2, False)
+        and size in (3, 5)
+        and min(weight.shape[:2]) >= _FEWEST_CHANNELS
+        and x.shape[2] * x.shape[3] * size**2 >= _LEAST_WORK
+        and x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and torch.backends.nnpack.is_available()  # which also makes it ready
+    )
+
+
+def _fourier(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    kernels = F.pad(weight, (_HALO - weight.shape[-1] // 2,) * 4).contiguous()
+    B, C, H, W = x.shape
+    O = len(weight)  # noqa: E741
+    y = x.new_empty(B, O, H, W)
+
+    def fill(place: tuple[int, int]) -> None:
+        image, top = place
+        bottom = min(top + rows, H)
+        first, last = max(top - _HALO, 0), min(bottom + _HALO, H)
+        with torch.no_grad():
+            band = x[image : image + 1, :, first:last].contiguous()
+            convolved = torch._nnpack_spatial_convolution(band, kernels, bias, _HALO)
+            y[image, :, top:bottom] = convolved[0, :, top - first : bottom - first]
+
+    threads = torch.get_num_threads()
+    bytes_per_row = 4 * (_TILE / _STEP) ** 2 * (C + O) * W
+    rows = max(1, int(_BAND_BYTES / bytes_per_row) // _STEP) * _STEP - 2 * _HALO
+    places = [(image, top) for image in range(B) for top in range(0, H, rows)]
+    list(_workers(threads).map(fill, places))
+    return y
+
+
+@functools.cache
+def _workers(threads: int) -> ThreadPoolExecutor:
+    """Threads that run torch's operations each by itself: NNPACK's own wait for each other too often.
+
+    How many threads an operation takes is in part a setting of the thread that calls it, in part of the process.
+    """
+    started = threading.Barrier(threads)
+    pool = ThreadPoolExecutor(threads, "gkm_ops", torch.set_num_threads, (1,))
+    list(pool.map(lambda _: started.wait(), range(threads)))
+    torch.set_num_threads(threads)
+    return pool
+
+
+os.register_at_fork(after_in_child=_workers.cache_clear)  # a child process has none of the threads

@@ -1,0 +1,146 @@
+"""The network's convolutions, whichever way they take, and what is made again in the backward pass."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from gkm_ops import GKMNet
+from gkm_ops.nn import convolution as module
+from gkm_ops.nn import pyramid
+from gkm_ops.nn.convolution import Geometry, convolve
+from gkm_ops.nn.layers import ConvNormReLU
+from gkm_ops.nn.recomputation import recomputed
+
+NNPACK = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="torch has no NNPACK for this processor")
+
+
+def operands(batch, channels, outputs, size, height, width, transposed=False):
+    x = torch.randn(batch, channels, height, width, requires_grad=True)
+    shape = (channels, outputs) if transposed else (outputs, channels)
+    weight = (torch.randn(*shape, size, size) / (channels * size**2) ** 0.5).requires_grad_()
+    return x, weight, torch.randn(outputs, requires_grad=True)
+
+
+CASES = {
+    "3x3": (operands(2, 32, 44, 3, 64, 70), Geometry(padding=1)),
+    "5x5": (operands(1, 76, 40, 5, 41, 64), Geometry(padding=2)),
+    "few channels": (operands(2, 3, 32, 3, 64, 64), Geometry(padding=1)),
+    "strided": (operands(2, 32, 64, 3, 64, 64), Geometry(2, 1)),
+    "transposed": (operands(2, 64, 32, 2, 37, 20, transposed=True), Geometry(2, transposed=True)),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("band_bytes", [1, 16e6])
+@pytest.mark.parametrize(("tensors", "geometry"), CASES.values(), ids=CASES)
+def test_results_and_gradients_are_those_of_torch_in_float64(tensors, geometry, band_bytes, threads, monkeypatch):
+    monkeypatch.setattr(module, "_BAND_BYTES", band_bytes)
+    torch.set_num_threads(threads)
+    try:
+        got = convolve(*tensors, geometry)
+        cotangent = torch.randn_like(got)
+        gradients = torch.autograd.grad(got, tensors, cotangent)
+    finally:
+        torch.set_num_threads(1)
+    exact = [tensor.double() for tensor in tensors]
+    plain = F.conv_transpose2d if geometry.transposed else F.conv2d
+    want = plain(*exact, geometry.stride, geometry.padding)
+    assert (got - want).abs().max() < 1e-5
+    for gradient, exact_gradient in zip(gradients, torch.autograd.grad(want, tensors, cotangent.double()), strict=True):
+        assert (gradient - exact_gradient).norm() < 1e-4 * exact_gradient.norm()
+
+
+@NNPACK
+def test_large_convolutions_go_through_transforms_and_others_do_not():
+    taken = {name: module._by_fourier(*tensors[:2], geometry) for name, (tensors, geometry) in CASES.items()}
+    assert [name for name in taken if taken[name]] == ["3x3", "5x5"]
+    (x, weight, _), geometry = CASES["3x3"]
+    assert not module._by_fourier(x.double(), weight.double(), geometry)
+    assert not module._by_fourier(x[:, :, :32, :32], weight, geometry)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not module._by_fourier(x, weight, geometry)
+
+
+@NNPACK
+def test_equal_inputs_give_equal_bits_on_any_number_of_threads():
+    (x, weight, bias), geometry = CASES["5x5"]
+    want = convolve(x, weight, bias, geometry)
+    torch.set_num_threads(3)
+    try:
+        assert torch.equal(convolve(x, weight, bias, geometry), want)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+
+
+@NNPACK
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="has no fork")
+def test_child_process_starts_threads_of_its_own():
+    (x, weight, bias), geometry = CASES["3x3"]
+    x, weight, bias = x.detach(), weight.detach(), bias.detach()
+    want = convolve(x, weight, bias, geometry)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(convolve(x, weight, bias, geometry), want) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_autocast_gives_what_torch_gives(transposed):
+    (x, weight, bias), geometry = CASES["transposed" if transposed else "3x3"]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = convolve(x, weight, bias, geometry)
+        plain = F.conv_transpose2d if transposed else F.conv2d
+        want = plain(x, weight, bias, geometry.stride, geometry.padding)
+    assert got.dtype == torch.bfloat16
+    assert torch.equal(got, want)
+    gradients = torch.autograd.grad(got.float().square().sum(), (x, weight, bias))
+    assert [gradient.dtype for gradient in gradients] == [torch.float32] * 3
+
+
+# ---- Making again ------------------------------------------------------------------------------------------
+
+
+def test_recomputed_function_runs_twice_and_convolves_once(monkeypatch):
+    runs, made = [], []
+    make = module._made
+    monkeypatch.setattr(module, "_made", lambda *args: made.append(args) or make(*args))
+    (x, weight, bias), geometry = CASES["strided"]
+
+    def function(x):
+        runs.append(x)
+        return convolve(x.sin(), weight, bias, geometry).tanh()
+
+    recomputed(function, x).sum().backward()
+    assert len(runs) == 2
+    assert len(made) == 1
+    with torch.no_grad():
+        recomputed(function, x)
+    assert len(runs) == 3
+
+
+def test_gradients_are_those_without_recomputation_and_statistics_move_once():
+    layer = ConvNormReLU(nn.Conv2d(3, 8, 3, padding=1))
+    again = ConvNormReLU(nn.Conv2d(3, 8, 3, padding=1))
+    again.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 3, 16, 16)
+    layer(x).square().sum().backward()
+    recomputed(again, x).square().sum().backward()
+    assert again[1].num_batches_tracked == 1
+    for name, value in layer.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+    for parameter, other in zip(layer.parameters(), again.parameters(), strict=True):
+        assert torch.equal(parameter.grad, other.grad)
+
+
+def test_network_can_be_differentiated_twice_through_one_forward_pass():
+    net = GKMNet().train()
+    loss = sum(x.square().mean() for x in net(*pyramid(torch.rand(1, 3, 48, 48))))
+    first = torch.autograd.grad(loss, net.in_block.conv[0].weight, retain_graph=True)[0]
+    second = torch.autograd.grad(loss, net.in_block.conv[0].weight)[0]
+    assert torch.equal(first, second)
