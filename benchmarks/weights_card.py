@@ -1,4 +1,6 @@
-"""Scores the packaged weights and writes their card: ``python -m benchmarks.weights_card PAIRS --sharp PHOTOS --run RUN``.
+"""Scores the packaged weights and writes their card.
+
+    python -m benchmarks.weights_card PAIRS --sharp PHOTOS --run RUN
 
 PAIRS are test pairs as `gkm evaluate` takes them, PHOTOS sharp photos that are blurred synthetically, RUN the folder
 that `gkm train` left. Writes docs/weights.json, and from it the tables of docs/weights.md.
@@ -76,18 +78,15 @@ def card(record: dict[str, Any]) -> str:
     training = "; ".join(f"{name} {value}" for name, value in record["training"].items())
     text = f"Training: {training}.\n"
     for name, rows in record["sets"].items():
-        cells = [
-            [row["name"], *(f"{row['psnr'][side]:.2f}" for side in ("blurred", "restored")), _gain(row, "psnr", 2)]
-            + [*(f"{row['ssim'][side]:.4f}" for side in ("blurred", "restored")), _gain(row, "ssim", 4)]
-            for row in rows
-        ]
+        cells = [[row["name"], *_scores(row["psnr"], 2), *_scores(row["ssim"], 4)] for row in rows]
         heading = [name, "PSNR blurred", "restored", "gain", "SSIM blurred", "restored", "gain"]
         text += "\n" + table(heading, cells) + "\n"
     return text
 
 
-def _gain(row: dict[str, Any], metric: str, decimals: int) -> str:
-    return f"{row[metric]['restored'] - row[metric]['blurred']:+.{decimals}f}"
+def _scores(metric: dict[str, float], decimals: int) -> list[str]:
+    blurred, restored = metric["blurred"], metric["restored"]
+    return [f"{blurred:.{decimals}f}", f"{restored:.{decimals}f}", f"{restored - blurred:+.{decimals}f}"]
 
 
 if __name__ == "__main__":

@@ -62,8 +62,9 @@ class SyntheticDefocus:
             ValueError: shapes that do not fit.
         """
         if sharp.dim() != 3 or sharp.shape[0] != 3 or min(sharp.shape[1:]) <= max(self.bank.radii):
+            least = max(self.bank.radii) + 1
             raise ValueError(
-                f"sharp: got shape {tuple(sharp.shape)}, wanted [3, H, W] of more than {max(self.bank.radii)} pixels a side"
+                f"sharp: got shape {tuple(sharp.shape)}, wanted [3, H, W] of at least {least} pixels a side"
             )
         if inverse_depth is not None and inverse_depth.shape != sharp.shape[1:]:
             raise ValueError(
@@ -122,6 +123,6 @@ def _outline(H: int, W: int, draw: torch.Generator) -> Tensor:
 
 
 def _slant(H: int, W: int, draw: torch.Generator) -> Tensor:
-    """Widths in [0, 1] that change evenly over the image between drawn values at its corners, through focus at times."""
+    """Widths in [0, 1] that change evenly over the image between drawn values at its corners."""
     corners = 1.2 * torch.rand((), generator=draw) - 0.2 + 0.4 * (torch.rand(1, 1, 2, 2, generator=draw) - 0.5)
     return F.interpolate(corners, (H, W), mode="bilinear", align_corners=True)[0, 0].abs().clamp(0, 1)
