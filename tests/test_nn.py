@@ -106,6 +106,14 @@ def test_deblur_pads_with_black_and_crops(net):
     torch.testing.assert_close(net.deblur(image), want)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_modes_without_gradients(net, mode):
+    image = torch.rand(3, 112, 128)  # large enough for the Fourier transforms
+    with mode():
+        got = net.deblur(image)
+    torch.testing.assert_close(got, net.deblur(image))
+
+
 def test_a_new_network_starts_near_the_identity():
     torch.manual_seed(0)
     net, image = GKMNet().train(), torch.rand(2, 3, 64, 64)

@@ -126,7 +126,8 @@ def _fourier(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         image, top = place
         bottom = min(top + rows, H)
         first, last = max(top - _HALO, 0), min(bottom + _HALO, H)
-        with torch.no_grad():
+        # These modes are each thread's own.
+        with torch.inference_mode(y.is_inference()), torch.no_grad():
             band = x[image : image + 1, :, first:last].contiguous()
             convolved = torch._nnpack_spatial_convolution(band, kernels, bias, _HALO)
             y[image, :, top:bottom] = convolved[0, :, top - first : bottom - first]
