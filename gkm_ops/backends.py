@@ -39,7 +39,7 @@ class Backend:
 
 
 # Best first.
-_MODULES = {"cpu": "gkm_ops.cpu", "eager": "gkm_ops.reference"}
+_MODULES = {"cpu": "gkm_ops.cpu", "triton": "gkm_ops.kernels.backend", "eager": "gkm_ops.reference"}
 _forced: str | None = None
 _backends: dict[str, Backend] = {}
 

@@ -27,6 +27,7 @@ BANKS = {
     "per_colour": [[1, 4, 0, 2], [3, 0, 2, 5], [0, 0, 1, 1]],
     "per_colour_skew": [[2, 0], [1, 3], [4, 4]],
     "large": [25, 1, 13],
+    "chunk_edges": [24, 8],  # as far as the Triton kernels' windows of one and of two chunks reach
     "tiny_skew": [1, 0],
     "tiny_per_colour_skew": [[1, 0], [0, 1]],
 }

@@ -7,6 +7,7 @@ import oracle
 import pytest
 import torch
 from problems import IMAGE_OPS, OPS, PADDING_MODES, SUM_OPS, Problem, call, expected, positional
+from tolerances import assert_image_close
 
 import gkm_ops
 
@@ -20,7 +21,7 @@ def test_impulse_gives_the_kernel_itself(serving):
     for m, radius in enumerate(problem.radii):
         window = slice(4 - radius, 5 + radius)
         kernel = torch.outer(arguments["taps_h"][m, window], arguments["taps_w"][m, window])
-        want = torch.zeros(13, 15, dtype=torch.float64)
+        want = torch.zeros(13, 15, dtype=torch.float64, device=serving.device)
         # correlation: the kernel comes out mirrored
         want[6 - radius : 7 + radius, 7 - radius : 8 + radius] = kernel.flip(0, 1)
         torch.testing.assert_close(stack[m], want, rtol=1e-15, atol=1e-16)
@@ -90,10 +91,10 @@ def reached(op, arguments, name, spots):
     pattern = {
         key: np.ones(value.shape) if isinstance(value, torch.Tensor) else value for key, value in arguments.items()
     }
-    pattern[name] = spots.numpy().astype(float)
+    pattern[name] = spots.cpu().numpy().astype(float)
     if op in SUM_OPS and name != "x":
         pattern["padding_mode"] = "replicate"  # a product with the zeros around an image is a product too
-    return torch.from_numpy(getattr(oracle, op)(*positional(op, pattern)) > 0)
+    return torch.from_numpy(getattr(oracle, op)(*positional(op, pattern)) > 0).to(spots.device)
 
 
 @pytest.mark.parametrize(
@@ -111,14 +112,17 @@ def test_nan_reaches_what_the_formula_says(serving, op, bank, outputs, padding_m
     for name in ("x", "y", "coeffs"):
         if not any(value is arguments[name] for value in positional(op, arguments)):
             continue
-        spots = torch.zeros(arguments[name].shape, dtype=torch.bool)
+        spots = torch.zeros(arguments[name].shape, dtype=torch.bool, device=serving.device)
         for spot in ((0, 0, 0, 0), (1, 1, 9, 33), (1, 1, 17, 74)):
             spots[spot] = True
         got = call(op, arguments | {name: arguments[name].masked_fill(spots, torch.nan)})
         want = reached(op, arguments, name, spots)
         assert torch.equal(got.isnan(), want), name
         if op in IMAGE_OPS:
-            assert torch.equal(got[~want], clean[~want]), name
+            if serving.backend == "triton":  # by taps where a NaN is near, by products elsewhere: not the same bits
+                assert_image_close(got[~want], clean[~want].double().cpu().numpy(), dtype)
+            else:
+                assert torch.equal(got[~want], clean[~want]), name
 
 
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
@@ -126,13 +130,15 @@ def test_nan_reaches_what_the_formula_says(serving, op, bank, outputs, padding_m
 @pytest.mark.parametrize("op", IMAGE_OPS)
 def test_inf_reaches_what_the_formula_says(serving, op, bank, padding_mode):
     """Positive weights: inf wherever it reaches, never NaN."""
-    arguments = Problem(height=18, width=75, bank=bank, padding_mode=padding_mode, outputs=2).arguments(torch.float32)
+    arguments = Problem(height=18, width=75, bank=bank, padding_mode=padding_mode, outputs=2).arguments(
+        torch.float32, serving.device
+    )
     for name in ("x", "y", "coeffs", "taps_w", "taps_h", "mix"):
         arguments[name] = arguments[name].abs() + 0.01
     for name in ("x", "y", "coeffs"):
         if not any(value is arguments[name] for value in positional(op, arguments)):
             continue
-        spots = torch.zeros(arguments[name].shape, dtype=torch.bool)
+        spots = torch.zeros(arguments[name].shape, dtype=torch.bool, device=serving.device)
         spots[0, 1, 5, 20] = spots[1, 0, 17, 74] = True
         got = call(op, arguments | {name: arguments[name].masked_fill(spots, torch.inf)})
         assert torch.equal(got == torch.inf, reached(op, arguments, name, spots)), name
@@ -140,7 +146,7 @@ def test_inf_reaches_what_the_formula_says(serving, op, bank, padding_mode):
 
 
 def test_inf_times_a_zero_coefficient_is_nan(serving):
-    arguments = Problem(batch=1, height=9, width=12, bank="identity").arguments(torch.float32)
+    arguments = Problem(batch=1, height=9, width=12, bank="identity").arguments(torch.float32, serving.device)
     arguments["x"][0, 1, 4, 5] = torch.inf
     arguments["coeffs"][0, 0, 4, 5] = 0
     got = call("blur", arguments).isnan()

@@ -1,0 +1,1 @@
+"""The op family on the GPU, in Triton."""

@@ -1,0 +1,265 @@
+"""The Triton backend: what each op launches, compiled on first use for the device it meets.
+
+Checked arguments come in (`gkm_ops.ops`); nothing here waits for the device or copies to it, but for two small tables
+the first time a bank is met there, so a call can be captured into a CUDA graph after one outside of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# A program's tile: a small one wastes few multiply-adds on the halo.
+_TILE = 16
+# With fewer warps registers spill.
+_WARPS, _WARPS_FOR_SUMS = 4, 8
+# So many windows stay in registers and shared memory; more are loaded again for every kernel.
+_MOST_HELD = 4
+_LEAST_CAPABILITY = (8, 0)  # has TF32
+_HAS_TRITON = find_spec("triton") is not None
+
+
+def refusal(device_type: str, dtype: torch.dtype) -> str | None:
+    """Why this backend cannot serve a device and dtype, or None where it can."""
+    if not _HAS_TRITON:
+        return "triton is not installed"
+    if device_type == "cpu":
+        if os.environ.get("TRITON_INTERPRET") != "1":
+            return "it serves GPUs; the CPU only in Triton's interpreter, under TRITON_INTERPRET=1"
+    elif device_type != "cuda":
+        return f"it serves GPUs, not {device_type}"
+    elif not torch.cuda.is_available():
+        return "torch finds no GPU"
+    elif torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
+        return f"it wants compute capability {_LEAST_CAPABILITY}, not {torch.cuda.get_device_capability()}"
+    if dtype not in _DTYPES:
+        return f"its matrix units have no {dtype}"
+    return None
+
+
+class _Classes(NamedTuple):
+    """The kernels of a bank by the size of their windows.
+
+    Attributes:
+        radii: int32 table, one for each kernel, or C * M of them.
+        order: int32 table of the M kernels, class by class.
+        classes: (chunks of a window along an axis, first place in `order`, one past the last), ascending.
+    """
+
+    radii: Tensor
+    order: Tensor
+    classes: tuple[tuple[int, int, int], ...]
+
+
+@functools.lru_cache(maxsize=256)
+def _classes(radii: tuple[int, ...], kernels: int, device: torch.device) -> _Classes:
+    # A colour's own radii: the largest decides on the class.
+    chunks = [_chunks(max(radii[m::kernels])) for m in range(kernels)]
+    order = sorted(range(kernels), key=chunks.__getitem__)
+    classes = tuple(
+        (count, sum(n < count for n in chunks), sum(n <= count for n in chunks)) for count in sorted(set(chunks))
+    )
+    # Plain tensors even under inference mode, and there for every stream: the copies are waited for.
+    with torch.inference_mode(False):
+        tables = [torch.tensor(table, dtype=torch.int32).to(device) for table in (radii, order)]
+    return _Classes(tables[0], tables[1], classes)
+
+
+def _chunks(radius: int) -> int:
+    """How many chunks of two tiles' width a window needs along an axis."""
+    return -(-(_TILE + 2 * radius) // (2 * _TILE))
+
+
+class _Bank(NamedTuple):
+    """What a kernel is told of its bank.
+
+    Attributes:
+        taps_w, taps_h: tables of M, or C * M, rows of `size` (`windows.tabulate`).
+    """
+
+    taps_w: Tensor
+    taps_h: Tensor
+    classes: _Classes
+    kernels: int
+    size: int
+    channel_banks: bool
+
+
+def _bank(taps_w: Tensor, taps_h: Tensor, radii: Sequence[int]) -> _Bank:
+    kernels = taps_w.shape[-2]
+    classes = _classes(tuple(radii), kernels, taps_w.device)
+    # What the bands of the largest windows touch on either side of the centre.
+    reach = (2 * classes.classes[-1][0] + 1) * _TILE // 2
+    table_w = _table(taps_w, classes.radii, reach)
+    table_h = table_w if taps_h is taps_w else _table(taps_h, classes.radii, reach)
+    return _Bank(table_w, table_h, classes, kernels, 2 * reach + 1, taps_w.dim() == 3)
+
+
+def _table(taps: Tensor, radii: Tensor, reach: int) -> Tensor:
+    from gkm_ops.kernels.windows import tabulate
+
+    table = taps.new_empty(len(radii), 2 * reach + 1, dtype=torch.float32)
+    _launch(tabulate, len(radii), taps.device, taps.contiguous(), radii, table, taps.shape[-1], reach, BLOCK=64)
+    return table
+
+
+def _mix(mix: Tensor | None, bank: _Bank) -> Tensor:
+    """The mix as kernels take it; without one, a tensor at which they will not look."""
+    return bank.taps_w if mix is None else mix.to(torch.float32).contiguous()
+
+
+def _share(channels: int) -> int:
+    """How many colours a program takes where each has a result of its own; the rest is for other programs."""
+    return max(count for count in range(1, _MOST_HELD + 1) if channels % count == 0)
+
+
+def _precision(dtype: torch.dtype) -> str:
+    """How matrix units take factors: in three TF32 products, as exact as float32, or in one where that is enough."""
+    one = dtype == torch.bfloat16 or torch.get_float32_matmul_precision() != "highest"
+    return "tf32" if one else "tf32x3"
+
+
+def _tiles(image: Tensor) -> tuple[int, int]:
+    return -(-image.shape[2] // _TILE), -(-image.shape[3] // _TILE)
+
+
+def _map_strides(coeffs: Tensor) -> tuple[int, ...]:
+    """Of [B, M, C, H, W], where C may be one for all."""
+    return coeffs.stride() if coeffs.dim() == 5 else (*coeffs.stride()[:2], 0, *coeffs.stride()[2:])
+
+
+def _launch(
+    kernel: Any, programs: int, device: torch.device, *args: Any, warps: int = _WARPS, **constants: Any
+) -> None:
+    on_device = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    with on_device:
+        kernel[(programs,)](*args, **constants, num_warps=warps, num_stages=1)
+
+
+def blur(
+    x: Tensor, coeffs: Tensor, taps_w: Tensor, taps_h: Tensor, mix: Tensor | None, radii: Sequence[int], padding: str
+) -> Tensor:
+    from gkm_ops.kernels.gather import blur as kernel
+
+    B, C, H, W = x.shape
+    O = C if mix is None else mix.shape[1]  # noqa: E741
+    out = x.new_empty(B, O, H, W)
+    _launch_image(kernel, x, C, out, O, coeffs, taps_w, taps_h, mix, radii, padding)
+    return out
+
+
+def blur_adjoint(
+    y: Tensor, coeffs: Tensor, taps_w: Tensor, taps_h: Tensor, mix: Tensor | None, radii: Sequence[int], padding: str
+) -> Tensor:
+    from gkm_ops.kernels.adjoint import blur_adjoint as kernel
+
+    B, O, H, W = y.shape  # noqa: E741
+    C = O if mix is None else mix.shape[2]
+    out = y.new_empty(B, C, H, W)
+    _launch_image(kernel, y, C, out, O, coeffs, taps_w, taps_h, mix, radii, padding)
+    return out
+
+
+def _launch_image(
+    kernel: Any, image: Tensor, C: int, out: Tensor, O: int, coeffs: Tensor,  # noqa: E741
+    taps_w: Tensor, taps_h: Tensor, mix: Tensor | None, radii: Sequence[int], padding: str,
+) -> None:  # fmt: skip
+    """Launch blur or its adjoint, which take the same arguments."""
+    bank, tiles = _bank(taps_w, taps_h, radii), _tiles(image)
+    share = _share(C) if mix is None else C
+    groups = C // share
+    _launch(
+        kernel, len(image) * tiles[0] * tiles[1] * groups, image.device,
+        image, *image.stride(), coeffs, *_map_strides(coeffs),
+        bank.taps_w, bank.taps_h, _mix(mix, bank), bank.classes.radii, bank.classes.order, out,
+        bank.kernels, bank.size, *image.shape[2:], *tiles, groups,
+        CHANNELS=share, OUTPUTS=share if mix is None else O, MIXED=mix is not None,
+        CHANNEL_BANKS=bank.channel_banks, CHANNEL_MAPS=coeffs.dim() == 5, CLASSES=bank.classes.classes,
+        HELD=max(share, 1 if mix is None else O) <= _MOST_HELD, PADDING=padding,
+        TILE=_TILE, PRECISION=_precision(image.dtype),
+    )  # fmt: skip
+
+
+def correlate(
+    x: Tensor,
+    y: Tensor,
+    taps_w: Tensor,
+    taps_h: Tensor,
+    mix: Tensor | None,
+    radii: Sequence[int],
+    padding: str,
+    per_channel: bool,
+) -> Tensor:
+    from gkm_ops.kernels.gather import correlate as kernel
+
+    B, C, H, W = x.shape
+    bank, tiles = _bank(taps_w, taps_h, radii), _tiles(x)
+    share = _share(C) if per_channel else C
+    groups = C // share
+    out = x.new_empty(B, bank.kernels, *([C] if per_channel else []), H, W)
+    _launch(
+        kernel, B * tiles[0] * tiles[1] * groups, x.device,
+        x, *x.stride(), y, *y.stride(),
+        bank.taps_w, bank.taps_h, _mix(mix, bank), bank.classes.radii, bank.classes.order, out,
+        bank.kernels, bank.size, H, W, *tiles, groups,
+        CHANNELS=share, OUTPUTS=share if mix is None else mix.shape[1], MIXED=mix is not None,
+        CHANNEL_BANKS=bank.channel_banks, CHANNEL_MAPS=per_channel, CLASSES=bank.classes.classes,
+        HELD=share <= _MOST_HELD, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
+    )  # fmt: skip
+    return out
+
+
+def grad_mix(
+    x: Tensor, y: Tensor, coeffs: Tensor, taps_w: Tensor, taps_h: Tensor, radii: Sequence[int], padding: str
+) -> Tensor:
+    from gkm_ops.kernels.gather import grad_mix as kernel
+
+    B, C, H, W = x.shape
+    bank, tiles = _bank(taps_w, taps_h, radii), _tiles(x)
+    programs = B * tiles[0] * tiles[1]
+    partial = x.new_empty(programs, bank.kernels, y.shape[1], C, dtype=torch.float32)
+    _launch(
+        kernel, programs, x.device,
+        x, *x.stride(), y, *y.stride(), coeffs, *coeffs.stride(),
+        bank.taps_w, bank.taps_h, bank.classes.radii, bank.classes.order, partial,
+        bank.kernels, bank.size, H, W, *tiles,
+        CHANNELS=C, OUTPUTS=y.shape[1], CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes,
+        HELD=C <= _MOST_HELD, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
+        warps=_WARPS_FOR_SUMS,
+    )  # fmt: skip
+    return partial.sum(0)
+
+
+def grad_taps_w(
+    x: Tensor, y: Tensor, coeffs: Tensor, taps_h: Tensor, mix: Tensor | None, radii: Sequence[int], padding: str
+) -> Tensor:
+    return grad_taps_h(x.mT, y.mT, coeffs.mT, taps_h, mix, radii, padding)
+
+
+def grad_taps_h(
+    x: Tensor, y: Tensor, coeffs: Tensor, taps_w: Tensor, mix: Tensor | None, radii: Sequence[int], padding: str
+) -> Tensor:
+    from gkm_ops.kernels.grad_taps import grad_taps_h as kernel
+
+    B, C, H, W = x.shape
+    bank, tiles = _bank(taps_w, taps_w, radii), _tiles(x)
+    banks = C if bank.channel_banks else 1
+    chunks, size = _chunks(max(radii)), taps_w.shape[-1]
+    partial = x.new_zeros(B * tiles[0] * chunks, banks * bank.kernels * size, dtype=torch.float32)
+    _launch(
+        kernel, B * tiles[0] * banks * bank.kernels, x.device,
+        x, *x.stride(), y, *y.stride(), coeffs, *_map_strides(coeffs),
+        bank.taps_w, _mix(mix, bank), bank.classes.radii, partial,
+        bank.kernels, bank.size, size, chunks, banks, C, y.shape[1], H, W, *tiles,
+        MIXED=mix is not None, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
+        warps=_WARPS_FOR_SUMS,
+    )  # fmt: skip
+    return partial.sum(0).view(taps_w.shape)

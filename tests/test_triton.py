@@ -1,0 +1,54 @@
+"""The Triton kernels without a GPU: interpreted, with faults put in, and compiled ahead of time."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CASES = Path(__file__).parent / "triton_kernels"
+CAPABILITIES = (80, 90, 100)
+# Bytes of stack a thread may take for registers that do not fit: none where a photo is blurred or its maps get their
+# gradient; the rest differs from one release of Triton to the next by as much.
+MOST_STACK = {"blur": 0, "blur, mix": 0, "correlate": 0, "blur_adjoint": 160, "blur_adjoint, mix": 160}
+MOST_STACK |= {"grad_mix": 160, "grad_taps": 160}
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+
+def run(*command, interpreted):
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": str(CASES.parent), "OMP_NUM_THREADS": "1"}
+    if interpreted:
+        environment["TRITON_INTERPRET"] = "1"
+    return subprocess.run(
+        [sys.executable, *map(str, command)], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("half", ["image ops", "sums"])
+def test_the_interpreter_agrees_with_the_oracle(half):
+    sums = "grad_mix or grad_taps"
+    chosen = f"not ({sums})" if half == "image ops" else sums
+    command = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, CASES / "interpreted.py"]
+    done = run(*command, interpreted=True)
+    assert done.returncode == 0, done.stdout[-20000:] + done.stderr[-2000:]
+
+
+def test_faults_are_found():
+    done = run(CASES / "mutants.py", interpreted=True)
+    assert done.returncode == 0, f"not found:\n{done.stdout}\n{done.stderr[-4000:]}"
+
+
+def test_everything_compiles_for_gpus_and_nothing_spills_where_it_counts():
+    done = run(CASES / "ahead_of_time.py", *CAPABILITIES, interpreted=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 2 * len(MOST_STACK) * len(CAPABILITIES)
+    for row in rows:
+        assert row["stack"] <= MOST_STACK[row["op"]], row
+        assert row["registers"] <= 255, row
+        assert row["matrix_products"] > 0, row

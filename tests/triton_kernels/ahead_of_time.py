@@ -1,0 +1,100 @@
+"""Compiles every Triton kernel for GPUs that are not here, and prints what each takes, as JSON lines.
+
+    python ahead_of_time.py CAPABILITY...        80, 90 or 100 for sm_80, sm_90, sm_100
+
+The launches are those of the published bank on a photo of 1680x1120, caught on their way to the device.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+import gkm_ops
+from gkm_ops.kernels import backend
+
+POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.int32: "*i32"}
+ALIGNED = [["tt.divisibility", 16]]
+
+
+def launches(dtype: torch.dtype) -> dict:
+    """What each op would launch: name -> (kernel, arguments, constants, warps)."""
+    bank = gkm_ops.GaussianBank.gkmnet()
+    taps, radii = bank.taps, bank.radii
+    x, coeffs = torch.empty(1, 3, 1120, 1680, dtype=dtype), torch.empty(1, 22, 1120, 1680, dtype=dtype)
+    mix = torch.empty(22, 3, 3)
+    calls = {
+        "blur": lambda: backend.blur(x, coeffs, taps, taps, None, radii, "reflect"),
+        "blur, mix": lambda: backend.blur(x, coeffs, taps, taps, mix, radii, "reflect"),
+        "blur_adjoint": lambda: backend.blur_adjoint(x, coeffs, taps, taps, None, radii, "reflect"),
+        "blur_adjoint, mix": lambda: backend.blur_adjoint(x, coeffs, taps, taps, mix, radii, "reflect"),
+        "correlate": lambda: backend.correlate(x, x, taps, taps, None, radii, "reflect", False),
+        "grad_mix": lambda: backend.grad_mix(x, x, coeffs, taps, taps, radii, "reflect"),
+        "grad_taps": lambda: backend.grad_taps_h(x, x, coeffs, taps, None, radii, "reflect"),
+    }
+    caught = {}
+    for name, call in calls.items():
+
+        def catch(kernel, programs, device, *args, warps=backend._WARPS, name=name, **constants):
+            caught[name] = kernel, args, constants, warps  # the last is the op's own, after its tables
+
+        backend._launch = catch
+        call()
+    return caught
+
+
+def compile_for(capability: int, kernel, args, constants, warps):
+    """As the first launch on such a device would, its special cases for ones and multiples of 16 included."""
+    signature, constants, attributes = {}, dict(constants), {}
+    for i, name in enumerate(kernel.arg_names):
+        value = constants.get(name) if name in constants else args[i]
+        if name in constants:
+            signature[name] = "constexpr"
+        elif isinstance(value, torch.Tensor):
+            signature[name], attributes[(i,)] = POINTERS[value.dtype], ALIGNED
+        elif value == 1:
+            signature[name], constants[name] = "constexpr", 1
+        else:
+            signature[name] = "i32" if abs(value) < 2**31 else "i64"
+            if value % 16 == 0:
+                attributes[(i,)] = ALIGNED
+    source = ASTSource(kernel, signature, constants, attributes)
+    target = GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target, options={"num_warps": warps, "num_stages": 1})
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers a thread and bytes of its stack, which is what spills."""
+    cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        told = subprocess.run(
+            [cuobjdump, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", told)
+    assert found is not None, told
+    return {"registers": int(found[1]), "stack": int(found[2])}
+
+
+def main() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        for name, launch in launches(dtype).items():
+            for capability in map(int, sys.argv[1:]):
+                compiled = compile_for(capability, *launch)
+                row = {"op": name, "dtype": str(dtype), "capability": capability, "shared": compiled.metadata.shared}
+                row |= {"matrix_products": compiled.asm["ptx"].count("mma")} | resources(compiled.asm["cubin"])
+                print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The Triton kernels in Triton's interpreter, on the CPU, against the float64 oracle.
+
+test_triton.py runs this file in a process of its own: TRITON_INTERPRET has to be set before the kernels are imported.
+An interpreted operation takes 0.1 ms, so the images are of few tiles (16 x 16): interior, borders and odd edges.
+"""
+
+import numpy as np
+import pytest
+import torch
+from problems import IMAGE_OPS, LAYOUTS, OPS, PADDING_MODES, Problem, call, expected
+from test_answers import reached
+from tolerances import TOLERANCE, assert_image_close, assert_sum_close
+
+import gkm_ops
+
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+@pytest.fixture(autouse=True)
+def _triton():
+    with gkm_ops.use_backend("triton"):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _cut_off(monkeypatch):
+    """The interpreter cuts the bits off that bfloat16 has no room for, where a GPU rounds: a whole unit, not a half."""
+    rounded = TOLERANCE[torch.bfloat16]
+    monkeypatch.setitem(TOLERANCE, torch.bfloat16, rounded._replace(relative=2 * rounded.relative))
+
+
+def check(op, arguments, dtype=torch.float32):
+    got = call(op, arguments)
+    (assert_image_close if op in IMAGE_OPS else assert_sum_close)(got, expected(op, arguments), dtype)
+    assert got.is_contiguous()
+    assert got.dtype == (dtype if op in IMAGE_OPS else torch.float32)
+
+
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize("op", OPS)
+def test_borders(op, padding_mode):
+    check(op, Problem(batch=1, height=19, width=37, bank="skew", padding_mode=padding_mode).arguments(torch.float32))
+
+
+@pytest.mark.parametrize(("bank", "padding_mode"), [*(("large", m) for m in PADDING_MODES), ("chunk_edges", "zeros")])
+@pytest.mark.parametrize("op", OPS)
+def test_windows_of_several_chunks(op, bank, padding_mode):
+    """Radii of 25 and 13 beside 1: two and three chunks of 32 pixels along an axis; and as far as they reach."""
+    problem = Problem(batch=1, channels=1, height=27, width=33, bank=bank, padding_mode=padding_mode)
+    check(op, problem.arguments(torch.float32))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("op", OPS)
+def test_types_batches_mixes_and_banks_per_colour(op, dtype):
+    check(op, Problem(height=17, width=21, bank="per_colour_skew", outputs=2).arguments(dtype), dtype)
+
+
+@pytest.mark.parametrize("op", [op for op in OPS if op != "grad_mix"])
+def test_maps_of_each_colours_own(op):
+    for bank, channels in (("per_colour", 3), ("tiny_skew", 5)):
+        check(op, Problem(channels=channels, height=9, width=18, bank=bank, per_channel=True).arguments(torch.float32))
+
+
+@pytest.mark.parametrize("channels", [1, 5, 6])
+@pytest.mark.parametrize("op", OPS)
+def test_channels(op, channels):
+    """One, and more than a program takes: alone where their number is prime, by threes."""
+    for outputs in (None, 5):
+        problem = Problem(batch=2, channels=channels, height=9, width=17, bank="tiny_skew", outputs=outputs)
+        check(op, problem.arguments(torch.float32))
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_the_published_bank(op):
+    check(op, Problem(batch=1, height=11, width=17, bank="gkmnet").arguments(torch.float32))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (35, 1)], ids=str)
+@pytest.mark.parametrize("op", OPS)
+def test_images_narrower_than_a_kernel(op, size):
+    for padding_mode in ("zeros", "replicate"):
+        problem = Problem(1, 1, *size, bank="skew", padding_mode=padding_mode)
+        check(op, problem.arguments(torch.float32))
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "transposed", "expanded_batch", "expanded_scalar", "cropped"])
+@pytest.mark.parametrize("op", OPS)
+def test_layouts(op, layout):
+    arguments = Problem(batch=2, height=9, width=18, bank="tiny_skew", outputs=2).arguments(torch.float32)
+    for name in ("x", "y", "coeffs"):
+        arguments[name] = LAYOUTS[layout](arguments[name])
+    for name in ("taps_w", "taps_h", "mix"):
+        arguments[name] = arguments[name].mT.contiguous().mT
+    check(op, arguments)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf], ids=str)
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize("op", IMAGE_OPS)
+def test_nan_and_inf_reach_what_the_formula_says(op, padding_mode, value):
+    arguments = Problem(1, 2, 4, 18, bank="tiny_per_colour_skew", padding_mode=padding_mode, outputs=2).arguments(
+        torch.float32
+    )
+    for name in ("x", "y", "coeffs", "taps_w", "taps_h", "mix"):
+        arguments[name] = arguments[name].abs() + 0.01
+    clean = call(op, arguments)
+    for name in ("x", "y", "coeffs"):
+        if op == {"x": "blur_adjoint", "y": "blur", "coeffs": "correlate"}[name]:
+            continue
+        spots = torch.zeros(arguments[name].shape, dtype=torch.bool)
+        spots[0, 0, 0, 0] = spots[0, 1, 3, 17] = True
+        got = call(op, arguments | {name: arguments[name].masked_fill(spots, value)})
+        want = reached(op, arguments, name, spots)
+        assert torch.equal(got.isnan() if np.isnan(value) else got == value, want), name
+        torch.testing.assert_close(got[~want], clean[~want])  # by taps and by products: not the same bits
+
+
+@pytest.mark.parametrize("op", ["grad_taps_w", "grad_taps_h"])
+def test_inf_in_a_gradient_of_taps(op):
+    arguments = Problem(1, 1, 17, 20, bank="tiny_skew", padding_mode="replicate").arguments(torch.float32)
+    for name in ("x", "y", "coeffs", "taps_w", "taps_h"):
+        arguments[name] = arguments[name].abs() + 0.01
+    for name in ("x", "coeffs"):
+        spots = torch.zeros(arguments[name].shape, dtype=torch.bool)
+        spots[0, 0, 9, 9] = True
+        got = call(op, arguments | {name: arguments[name].masked_fill(spots, torch.inf)})
+        assert torch.equal(got == torch.inf, reached(op, arguments, name, spots)), name
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_equal_inputs_give_equal_bits_alone_and_in_a_batch(op):
+    arguments = Problem(batch=2, height=18, width=17, bank="tiny_skew", outputs=2).arguments(torch.float32)
+    first = call(op, arguments)
+    assert torch.equal(first, call(op, arguments))
+    if op in IMAGE_OPS:
+        alone = {name: arguments[name][1:] for name in ("x", "y", "coeffs")}
+        assert torch.equal(call(op, arguments | alone)[0], first[1])
+
+
+def test_gradients():
+    """Through autograd, against the eager path's in float64."""
+    bank = gkm_ops.GaussianBank([0.0, 1.0], sizes=[1, 5], trainable=True)
+    inputs = [torch.randn(1, 3, 9, 17), torch.randn(1, 2, 9, 17), torch.randn(2, 2, 3)]
+
+    def gradients(backend, dtype):
+        with gkm_ops.use_backend(backend):
+            x, coeffs, mix = (tensor.to(dtype).requires_grad_() for tensor in inputs)
+            loss = gkm_ops.gkm_blur(x, coeffs, bank, mix=mix).pow(2).sum()
+            return torch.autograd.grad(loss, (x, coeffs, mix, bank.taps))
+
+    for got, want in zip(gradients("triton", torch.float32), gradients("eager", torch.float64), strict=True):
+        torch.testing.assert_close(got.double(), want.double(), rtol=1e-4, atol=1e-4)
+
+
+def test_what_it_refuses():
+    assert gkm_ops.available_backends()["triton"] == "available"
+    assert next(iter(gkm_ops.available_backends())) == "cpu"  # the interpreter never serves unasked
+    bank = gkm_ops.GaussianBank([1.0])
+    with pytest.raises(RuntimeError, match=r"triton.*float64"):
+        gkm_ops.gkm_blur(torch.rand(1, 1, 9, 9).double(), torch.rand(1, 1, 9, 9).double(), bank)

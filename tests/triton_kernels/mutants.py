@@ -1,0 +1,91 @@
+"""Puts faults into copies of the Triton kernels and prints those that a few calls do not find.
+
+Run under TRITON_INTERPRET=1. Each fault is a text of one file and what it becomes.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from problems import IMAGE_OPS, OPS, Problem, call, expected
+from tolerances import assert_image_close, assert_sum_close
+
+import gkm_ops
+from gkm_ops import backends
+
+FAULTS = (
+    ("windows.py", "return (2 * CHUNKS - 1) * TILE // 2", "return (2 * CHUNKS - 1) * TILE // 2 - 1"),
+    ("windows.py", "2 * (length - 1) - index)", "2 * length - 1 - index)"),
+    ("windows.py", "(rows[None, :] - writes[:, None])", "(writes[:, None] - rows[None, :])"),
+    ("windows.py", "index = tl.minimum(tl.maximum(index, 0), length - 1)", "index = tl.minimum(index, length - 1)"),
+    ("windows.py", "offset, mask=tl.abs(offset) <= radius, other=0)\n", "offset, mask=offset < radius, other=0)\n"),
+    ("windows.py", "return tile // columns * TILE, tile % columns", "return tile // columns * TILE, tile % rows"),
+    ("windows.py", "writes < length - 1)\n", "writes < length)\n"),
+    ("windows.py", "tl.load(mix + o * CHANNELS + c)", "tl.load(mix + c * OUTPUTS + o)"),
+    ("gather.py", "kernel = row + c * kernels", "kernel = row"),
+    ("gather.py", "added = added + (sums[o] + weight * image_o,)", "added = added + (weight * image_o,)"),
+    ("adjoint.py", "tl.dot(parts[c], band, sums[c]", "tl.dot(parts[c], band, sums[0]"),
+    ("adjoint.py", "touches_h = (top <= reach)", "touches_h = (top < 0)"),
+    ("grad_taps.py", "count = (2 * radius + 3 * TILE - 1) // (2 * TILE)", "count = 1"),
+    ("grad_taps.py", "weights += coeffs_channel", "weights += 0"),
+)  # fmt: skip
+# Between them: every op, borders near and far, several tiles and chunks, a mix, banks and maps of each colour's own.
+PROBLEMS = (
+    Problem(batch=1, channels=2, height=26, width=33, bank="tiny_per_colour_skew", outputs=3),
+    Problem(batch=1, channels=1, height=27, width=28, bank="large", padding_mode="replicate"),
+    Problem(batch=1, channels=2, height=7, width=17, bank="tiny_skew", per_channel=True),
+    Problem(batch=1, channels=1, height=9, width=17, bank="chunk_edges", padding_mode="zeros"),
+)
+
+
+def use_kernels_of(folder: Path) -> None:
+    for name in [name for name in sys.modules if name.startswith("gkm_ops.kernels")]:
+        del sys.modules[name]
+    backends._backends.pop("triton", None)
+    spec = importlib.util.spec_from_file_location(
+        "gkm_ops.kernels", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["gkm_ops.kernels"] = package
+    spec.loader.exec_module(package)
+
+
+def is_wrong() -> bool:
+    for problem in PROBLEMS:
+        arguments = problem.arguments(torch.float32)
+        for op in OPS:
+            if op == "grad_mix" and problem.per_channel:
+                continue
+            try:
+                check = assert_image_close if op in IMAGE_OPS else assert_sum_close
+                check(call(op, arguments), expected(op, arguments), torch.float32)
+            except AssertionError:
+                return True
+    return False
+
+
+def main() -> int:
+    kernels = Path(__file__).parents[2] / "kernels"
+    survivors = []
+    with gkm_ops.use_backend("triton"), tempfile.TemporaryDirectory() as scratch:
+        torch.manual_seed(0)
+        for number, (name, text, fault) in enumerate([("gather.py", "", ""), *FAULTS]):
+            folder = Path(scratch) / str(number)
+            shutil.copytree(kernels, folder, ignore=shutil.ignore_patterns("__pycache__"))
+            source = (folder / name).read_text()
+            assert text in source, f"{name} has no {text!r}"
+            (folder / name).write_text(source.replace(text, fault, 1) if text else source)
+            use_kernels_of(folder)
+            if is_wrong() != bool(text):
+                survivors.append(f"{name}: {fault or 'as it is, and found wrong'}")
+    print("\n".join(survivors))
+    return len(survivors)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
