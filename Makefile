@@ -16,7 +16,7 @@ CHOICE := $(shell echo '$(PYTHON) $(TORCH)' | cksum | cut -d' ' -f1)
 ENVIRONMENT := $(VENV)/.environment-$(CHOICE)
 INSTALLED := $(VENV)/.installed-$(CHOICE)
 
-.PHONY: demo test lint bench bench-network install clean
+.PHONY: demo test lint bench bench-network gpu-check install clean
 
 demo: $(INSTALLED)
 	$(RUN) -m examples.render_motorcycle $(DEMO_ARGS)
@@ -34,6 +34,10 @@ bench: $(INSTALLED)
 
 bench-network: $(INSTALLED)
 	$(RUN) -m benchmarks.network $(BENCH_ARGS)
+
+# With the Python, torch and Triton that the machine has: there need not be a network.
+gpu-check:
+	$(PYTHON) -m benchmarks.gpu.check
 
 install: $(INSTALLED)
 

@@ -80,11 +80,10 @@ def _fused() -> list[Contender]:
 
 def _eager() -> list[Contender]:
     forward = [
-        Contender("forward", "eager", name, _forward_of(formulation))
-        for name, formulation in eager.FORMULATIONS.items()
+        Contender("forward", "eager", name, forward_of(formulation)) for name, formulation in eager.FORMULATIONS.items()
     ]
     training = [
-        Contender("training", "eager", name, _training_of(formulation))
+        Contender("training", "eager", name, training_of(formulation))
         for name, formulation in {**eager.FORMULATIONS, **eager_training.FORMULATIONS}.items()
         if name != "dense"  # the slowest by far, at many seconds a call
     ]
@@ -100,12 +99,12 @@ def _compiled() -> list[Contender]:
     whole = [
         Contender(job, "compiled", name, lazily(wrap, partial(compiled.whole, eager.FORMULATIONS[name])))
         for job, wrap, names in (
-            ("forward", _forward_of, ("dense", "grouped, channels last", "convolution pairs, channels last")),
-            ("training", _training_of, ("grouped, channels last",)),
+            ("forward", forward_of, ("dense", "grouped, channels last", "convolution pairs, channels last")),
+            ("training", training_of, ("grouped, channels last",)),
         )
         for name in names
     ]
-    by_kernel = lazily(_forward_of, compiled.shifted_adds_by_kernel)
+    by_kernel = lazily(forward_of, compiled.shifted_adds_by_kernel)
     return [*whole, Contender("forward", "compiled", "shifted adds by kernel", by_kernel)]
 
 
@@ -127,17 +126,21 @@ def _opencv() -> list[Contender]:
     ]
 
 
-def _forward_of(formulation: eager.Formulation) -> Prepare:
+def forward_of(formulation: eager.Formulation) -> Prepare:
+    """A forward pass by a formulation in plain PyTorch."""
+
     def prepare(problem: Problem, threads: int) -> Run:
-        kernels = eager.Kernels.of(problem.bank)
+        kernels = eager.Kernels.of(problem.bank, problem.x.dtype)
         return _without_gradients(lambda: formulation(problem.x, problem.coeffs, kernels))
 
     return prepare
 
 
-def _training_of(formulation: eager.Formulation) -> Prepare:
+def training_of(formulation: eager.Formulation) -> Prepare:
+    """Forward + backward to the image and the maps."""
+
     def prepare(problem: Problem, threads: int) -> Run:
-        kernels = eager.Kernels.of(problem.bank)
+        kernels = eager.Kernels.of(problem.bank, problem.x.dtype)
         return _with_gradients(problem, lambda x, coeffs: formulation(x, coeffs, kernels))
 
     return prepare

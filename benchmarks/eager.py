@@ -24,9 +24,9 @@ class Kernels:
 
     Attributes:
         radii: the M radii.
-        taps: ``[M, K]`` float32, centred, zero beyond the radius.
+        taps: ``[M, K]`` in the type of the image, centred, zero beyond the radius.
         one_sided: ``one_sided[m][j]``, the tap at distance j from the centre, j = 0..radius.
-        dense: ``[M, K, K]`` float32, the 2-D kernels.
+        dense: ``[M, K, K]`` in the same type, the 2-D kernels.
     """
 
     radii: tuple[int, ...]
@@ -35,11 +35,12 @@ class Kernels:
     dense: Tensor
 
     @classmethod
-    def of(cls, bank: GaussianBank) -> Kernels:
+    def of(cls, bank: GaussianBank, dtype: torch.dtype = torch.float32) -> Kernels:
         taps = bank.taps.detach().float()
         half = taps.shape[-1] // 2
         one_sided = tuple(tuple(row[half : half + r + 1].tolist()) for row, r in zip(taps, bank.radii, strict=True))
-        return cls(bank.radii, taps, one_sided, torch.einsum("mi,mj->mij", taps, taps))
+        dense = torch.einsum("mi,mj->mij", taps, taps)
+        return cls(bank.radii, taps.to(dtype), one_sided, dense.to(dtype))
 
     @property
     def largest(self) -> int:

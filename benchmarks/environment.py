@@ -31,7 +31,7 @@ def describe() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2),
         "system": platform.platform(),
         "python": platform.python_version(),
-        **{name: _version(package) for name, package in _PACKAGES.items()},
+        **{name: version_of(package) for name, package in _PACKAGES.items()},
         "compiler": _compiler(),
         "gkm_ops": {key: value for key, value in gkm_ops.build_info().items() if key not in ("python", "torch")},
         "torch_cpu_capability": torch.backends.cpu.get_cpu_capability(),
@@ -47,7 +47,8 @@ def _cpu() -> dict[str, str]:
     return {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """Of an installed package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

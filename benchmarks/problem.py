@@ -29,9 +29,9 @@ class Problem:
     """One image with its coefficient maps, and a cotangent for the backward pass.
 
     Attributes:
-        x: ``[1, 3, H, W]``, uniform in [0, 1).
-        coeffs: ``[1, 22, H, W]``, uniform in [-1, 1), the range of the published net's maps.
-        cotangent: ``[1, 3, H, W]``, uniform in [-1, 1).
+        x: ``[B, 3, H, W]``, uniform in [0, 1).
+        coeffs: ``[B, 22, H, W]``, uniform in [-1, 1), the range of the published net's maps.
+        cotangent: ``[B, 3, H, W]``, uniform in [-1, 1).
         bank: the published bank.
     """
 
@@ -45,22 +45,28 @@ class Problem:
         return self.x.shape[2], self.x.shape[3]
 
 
-def make_problem(size: tuple[int, int], dtype: torch.dtype = torch.float32) -> Problem:
+def make_problem(
+    size: tuple[int, int],
+    dtype: torch.dtype = torch.float32,
+    batch: int = 1,
+    device: str | torch.device = "cpu",
+    seed: int = SEED,
+) -> Problem:
     """The problem of one size; equal arguments give equal numbers.
 
     Example:
         >>> make_problem((64, 48)).coeffs.shape
         torch.Size([1, 22, 64, 48])
     """
-    generator = torch.Generator().manual_seed(SEED)
+    generator = torch.Generator(device).manual_seed(seed)
 
     def uniform(channels: int) -> Tensor:
-        return torch.rand(1, channels, *size, generator=generator)
+        return torch.rand(batch, channels, *size, generator=generator, device=device)
 
     x = uniform(CHANNELS)
     coeffs = uniform(KERNELS).mul_(2).sub_(1)
     cotangent = uniform(CHANNELS).mul_(2).sub_(1)
-    return Problem(x.to(dtype), coeffs.to(dtype), cotangent.to(dtype), GaussianBank.gkmnet())
+    return Problem(x.to(dtype), coeffs.to(dtype), cotangent.to(dtype), GaussianBank.gkmnet().to(device))
 
 
 @dataclass(frozen=True)

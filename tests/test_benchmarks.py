@@ -202,7 +202,8 @@ def test_plot_is_written(record: dict[str, Any], tmp_path: Any) -> None:
 def test_readme_is_regenerated_and_checked(record: dict[str, Any], tmp_path: Any) -> None:
     source, page = tmp_path / "record.json", tmp_path / "README.md"
     source.write_text(json.dumps(record))
-    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    gpu = f"{readme.GPU_BEGIN}\nold\n{readme.GPU_END}\n"
+    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\n{gpu}after\n")
     arguments = ["--json", str(source), "--readme", str(page)]
     assert readme.main([*arguments, "--check"]) == 1
     assert "old" in page.read_text(), "a check writes nothing"
@@ -210,7 +211,9 @@ def test_readme_is_regenerated_and_checked(record: dict[str, Any], tmp_path: Any
     assert readme.main([*arguments, "--check"]) == 0
     text = page.read_text()
     assert text.startswith(f"before\n{readme.BEGIN}\nSome Processor")
-    assert text.endswith(f"(record.json).\n{readme.END}\nafter\n")
+    assert text.endswith(
+        f"(record.json).\n{readme.END}\n{readme.GPU_BEGIN}\nNot yet measured on a GPU.\n{readme.GPU_END}\nafter\n"
+    )
 
 
 @pytest.mark.parametrize("text", ["no markers", f"{readme.END} {readme.BEGIN}", f"{readme.BEGIN * 2} {readme.END}"])

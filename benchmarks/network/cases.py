@@ -74,7 +74,7 @@ BFLOAT16 = (Contender(ours=False, bfloat16=True), Contender(ours=True, bfloat16=
 CONTENDERS = {contender.name: contender for contender in (PUBLISHED, OURS, COMPILED, *BFLOAT16)}
 
 
-def prepare(contender: Contender, case: Case) -> Run:
+def prepare(contender: Contender, case: Case, device: str = "cpu") -> Run:
     """A function that runs the case once, with weights and images that are the same for every contender.
 
     Returns:
@@ -82,9 +82,11 @@ def prepare(contender: Contender, case: Case) -> Run:
         parameters' names. A training step starts from the weights that the last one left.
     """
     generator = torch.Generator().manual_seed(SEED)
-    blurred, sharp = (pyramid(torch.rand(case.batch, 3, *case.size, generator=generator)) for _ in ("source", "target"))
-    net = _network(contender, case.release).train(case.job == TRAINING)
-    autocast = torch.autocast("cpu", torch.bfloat16, enabled=contender.bfloat16)
+    blurred, sharp = (
+        pyramid(torch.rand(case.batch, 3, *case.size, generator=generator).to(device)) for _ in ("source", "target")
+    )
+    net = _network(contender, case.release).train(case.job == TRAINING).to(device)
+    autocast = torch.autocast(device, torch.bfloat16, enabled=contender.bfloat16)
     call = torch.compile(net, dynamic=False) if contender.compiled else net
     optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
 
