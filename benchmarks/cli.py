@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks import plot, report, suite
 from benchmarks.contenders import contenders
+from benchmarks.output import write
 
 _SIZES = ("512x512", "1680x1120")
 _SCALING_SIZES = ("64x64", "128x128", "256x256", "512x512", "1024x1024", "2048x2048", "6000x4000")
@@ -51,7 +51,8 @@ def main() -> int:
             print(f"gate: {error}", file=sys.stderr)
             return 1
     print(report.full(record))
-    _write(record, options.out)
+    machine = f"{record['environment']['cpu']} {plan.threads} threads"
+    write(record, machine, report.full(record), options.out, partial(plot.save, record))
     return 0
 
 
@@ -85,17 +86,3 @@ def _keys(wanted: list[str], quick: bool) -> tuple[str, ...]:
     if quick and not wanted:
         keys = [key for key in keys if key in _QUICK_KEYS]
     return tuple(keys)
-
-
-def _write(record: dict[str, Any], folder: Path) -> None:
-    """The record as JSON, tables and a picture, named by the machine; all of them or none."""
-    cpu = record["environment"]["cpu"]
-    name = re.sub(r"[^a-z0-9]+", "-", f"{cpu} {record['plan']['threads']} threads".lower()).strip("-")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        (Path(fresh) / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-        (Path(fresh) / f"{name}.md").write_text(report.full(record))
-        plot.save(record, Path(fresh) / f"{name}.png")
-        for path in sorted(Path(fresh).iterdir()):
-            path.replace(folder / path.name)
-            print(f"written: {folder / path.name}")

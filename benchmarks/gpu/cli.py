@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import sys
-import tempfile
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.gpu import plot, report, suite
+from benchmarks.output import write
 from benchmarks.suite import GateError
 
 
@@ -31,19 +29,6 @@ def main(arguments: list[str] | None = None, plan: suite.Plan = suite.FULL) -> i
         print(f"gate: {error}", file=sys.stderr)
         return 1
     print(report.full(record))
-    write(record, options.out)
-    return 0
-
-
-def write(record: dict[str, Any], folder: Path) -> None:
-    """The record as JSON, tables and a picture, named by the GPU; all of them or none."""
     machine = record["environment"]["gpu"] or record["environment"]["cpu"]
-    name = re.sub(r"[^a-z0-9]+", "-", machine.lower()).strip("-")
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        (Path(fresh) / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-        (Path(fresh) / f"{name}.md").write_text(report.full(record))
-        plot.save(record, Path(fresh) / f"{name}.png")
-        for path in sorted(Path(fresh).iterdir()):
-            path.replace(folder / path.name)
-            print(f"written: {folder / path.name}")
+    write(record, machine, report.full(record), options.out, partial(plot.save, record))
+    return 0

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from benchmarks.network import report, suite
 from benchmarks.network.cases import BFLOAT16, COMPILED, OURS, PUBLISHED, cases
+from benchmarks.output import write
 from benchmarks.suite import GateError
 
 _SIZES = ("512x512", "1680x1120")
@@ -44,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"gate: {error}", file=sys.stderr)
             return 1
     print(report.full(record))
-    _write(record, options.out)
+    machine = f"{record['environment']['cpu']} {plan.threads} threads"
+    write(record, machine, report.full(record), options.out)
     return 0
 
 
@@ -76,15 +76,3 @@ def _size(text: str) -> tuple[int, int]:
             f"got {text!r}, wanted WIDTHxHEIGHT, multiples of {_MULTIPLE} from {_SMALLEST} on"
         )
     return height, width
-
-
-def _write(record: dict[str, Any], folder: Path) -> None:
-    """The record as JSON and tables, named by the machine; both or none."""
-    cpu = record["environment"]["cpu"]
-    name = re.sub(r"[^a-z0-9]+", "-", f"{cpu} {record['plan']['threads']} threads".lower()).strip("-")
-    with tempfile.TemporaryDirectory(dir=folder) as fresh:
-        (Path(fresh) / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-        (Path(fresh) / f"{name}.md").write_text(report.full(record))
-        for path in sorted(Path(fresh).iterdir()):
-            path.replace(folder / path.name)
-            print(f"written: {folder / path.name}")
