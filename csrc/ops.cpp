@@ -18,6 +18,7 @@
 #include <optional>
 #include <vector>
 
+#include "cpu/convolution.h"
 #include "cpu/form.h"
 #include "cpu/isa.h"
 
@@ -34,6 +35,16 @@ constexpr void (*kEvaluate[])(const gkm::Form&, const gkm::Runtime&) = {
     gkm::evaluate_sse2,
 #else
     gkm::evaluate_generic,
+#endif
+};
+
+constexpr void (*kConvolve[])(const gkm::Convolution&, const gkm::Runtime&) = {
+#if defined(__x86_64__)
+    gkm::convolve_avx512,
+    gkm::convolve_avx2,
+    gkm::convolve_sse2,
+#else
+    gkm::convolve_generic,
 #endif
 };
 
@@ -176,12 +187,34 @@ void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional
   kEvaluate[gkm::instruction_set()](form, gkm::Runtime{torch::stable::get_num_threads(), parallel_for, scratch});
 }
 
+// A 3x3 convolution of float32: x [B, C, H, W], its columns side by side; weight, bias and out contiguous.
+void convolve(Tensor out, Tensor x, Tensor weight, std::optional<Tensor> bias) {
+  gkm::Convolution form;
+  form.B = x.size(0);
+  form.C = x.size(1);
+  form.O = weight.size(0);
+  form.H = x.size(2);
+  form.W = x.size(3);
+  form.x = static_cast<const float*>(x.data_ptr());
+  form.x_batch = x.stride(0);
+  form.x_channel = x.stride(1);
+  form.x_row = x.stride(2);
+  form.weight = static_cast<const float*>(weight.data_ptr());
+  form.bias = bias.has_value() ? static_cast<const float*>(bias->data_ptr()) : nullptr;
+  form.out = static_cast<float*>(out.data_ptr());
+  kConvolve[gkm::instruction_set()](form, gkm::Runtime{torch::stable::get_num_threads(), parallel_for, scratch});
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY(gkm_ops_cpu, library) {
+  library.def("convolve(Tensor(a!) out, Tensor x, Tensor weight, Tensor? bias) -> ()");
   library.def(
       "evaluate(int target, Tensor(a!) out, Tensor? x, Tensor? y, Tensor? coeffs, Tensor? taps_w, Tensor? taps_h, "
       "Tensor? mix, int[] radii, int padding) -> ()");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(gkm_ops_cpu, CPU, library) { library.impl("evaluate", TORCH_BOX(&evaluate)); }
+STABLE_TORCH_LIBRARY_IMPL(gkm_ops_cpu, CPU, library) {
+  library.impl("evaluate", TORCH_BOX(&evaluate));
+  library.impl("convolve", TORCH_BOX(&convolve));
+}

@@ -123,3 +123,20 @@ def grad_taps_h(
     sums = torch.empty_like(taps_w, dtype=torch.float64, memory_format=torch.contiguous_format)
     _evaluate("grad_taps_h", sums, radii, padding, x=x, y=y, coeffs=coeffs, taps_w=taps_w, mix=mix)
     return sums.to(accumulation_dtype(x.dtype))
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``F.conv2d(x, weight, bias, padding=1)`` for 3x3 kernels, by Winograd's F(4x4, 3x3) (``csrc/cpu/winograd.h``).
+
+    Args:
+        x: ``[B, C, H, W]`` float32.
+        weight: ``[O, C, 3, 3]`` float32.
+        bias: ``[O]`` float32 or None.
+
+    Returns:
+        ``[B, O, H, W]``, contiguous; without gradients.
+    """
+    out = x.new_empty(len(x), len(weight), *x.shape[2:])
+    rows = x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
+    torch.ops.gkm_ops_cpu.convolve.default(out, rows, weight.contiguous(), None if bias is None else bias.contiguous())
+    return out

@@ -6,10 +6,12 @@ import os
 
 import pytest
 import torch
+from conftest import instruction_sets
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
-from gkm_ops import GKMNet
+from gkm_ops import GKMNet, cpu
 from gkm_ops.nn import convolution as module
 from gkm_ops.nn import pyramid
 from gkm_ops.nn.convolution import Geometry, convolve
@@ -50,25 +52,66 @@ def test_results_and_gradients_are_those_of_torch_in_float64(tensors, geometry, 
     exact = [tensor.double() for tensor in tensors]
     plain = F.conv_transpose2d if geometry.transposed else F.conv2d
     want = plain(*exact, geometry.stride, geometry.padding)
-    assert (got - want).abs().max() < 1e-5
+    # Winograd's transforms round ten times as coarsely as sums: to 4e-6 of the largest value, 1e-6 of the norm.
+    assert (got - want).abs().max() < 1e-5 * want.abs().max()
+    assert (got - want).norm() < 3e-6 * want.norm()
     for gradient, exact_gradient in zip(gradients, torch.autograd.grad(want, tensors, cotangent.double()), strict=True):
         assert (gradient - exact_gradient).norm() < 1e-4 * exact_gradient.norm()
 
 
 @NNPACK
-def test_large_convolutions_go_through_transforms_and_others_do_not():
-    taken = {name: module._by_fourier(*tensors[:2], geometry) for name, (tensors, geometry) in CASES.items()}
-    assert [name for name in taken if taken[name]] == ["3x3", "5x5"]
-    (x, weight, _), geometry = CASES["3x3"]
-    assert not module._by_fourier(x.double(), weight.double(), geometry)
-    assert not module._by_fourier(x[:, :, :32, :32], weight, geometry)
+@pytest.mark.parametrize(("way", "case"), [(module._by_winograd, "3x3"), (module._by_fourier, "5x5")], ids=str)
+def test_large_convolutions_go_through_transforms_and_others_do_not(way, case):
+    taken = {name: way(*tensors[:2], geometry) for name, (tensors, geometry) in CASES.items()}
+    assert [name for name in taken if taken[name]] == [case]
+    (x, weight, _), geometry = CASES[case]
+    assert not way(x.double(), weight.double(), geometry)
+    assert not way(x[:, :, :8, :8], weight, geometry)
     with torch.autocast("cpu", torch.bfloat16):
-        assert not module._by_fourier(x, weight, geometry)
+        assert not way(x, weight, geometry)
+
+
+@pytest.mark.parametrize("instruction_set", instruction_sets())
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 4), (9, 64), (13, 65), (8, 131), (6, 300)], ids=str)
+@pytest.mark.parametrize(("channels", "outputs"), [(1, 1), (3, 13), (20, 24)])
+def test_winograd_on_every_instruction_set(instruction_set, size, channels, outputs, monkeypatch):
+    monkeypatch.setenv("GKM_OPS_CPU_ISA", instruction_set)
+    reason = cpu.refusal("cpu", torch.float32)
+    if reason is not None:
+        pytest.skip(reason)
+    x, weight, bias = (tensor.detach() for tensor in operands(2, channels, outputs, 3, *size))
+    for offset in (bias, None):
+        want = F.conv2d(x.double(), weight.double(), None if offset is None else offset.double(), padding=1)
+        got = cpu.convolve(x, weight, offset)
+        assert (got - want).abs().max() < 1e-5 * want.abs().max()
+        assert (got - want).norm() < 3e-6 * want.norm()
+    channels_last = x.contiguous(memory_format=torch.channels_last)
+    assert torch.equal(cpu.convolve(channels_last, weight, bias), cpu.convolve(x, weight, bias))
+    assert torch.equal(cpu.convolve(x[1:], weight, bias)[0], cpu.convolve(x, weight, bias)[1])
+
+
+@pytest.mark.parametrize("case", ["3x3", "5x5"])
+def test_flops_are_counted_as_torch_counts_a_convolution(case):
+    (x, weight, bias), geometry = CASES[case]
+    counts = []
+    for convolution in (lambda: convolve(x, weight, bias, geometry), lambda: F.conv2d(x, weight, bias, 1, geometry[1])):
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            convolution()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
+
+
+def test_torch_func_takes_the_plain_way():
+    (x, weight, bias), geometry = CASES["3x3"]
+    tensors = [tensor.detach() for tensor in (x, weight, bias)]
+    batched = torch.func.vmap(lambda image: convolve(image, *tensors[1:], geometry))(tensors[0].unsqueeze(1))
+    torch.testing.assert_close(batched.squeeze(1), F.conv2d(*tensors, padding=1), rtol=1e-4, atol=1e-5)
 
 
 @NNPACK
-def test_equal_inputs_give_equal_bits_on_any_number_of_threads():
-    (x, weight, bias), geometry = CASES["5x5"]
+@pytest.mark.parametrize("case", ["3x3", "5x5"])
+def test_equal_inputs_give_equal_bits_on_any_number_of_threads(case):
+    (x, weight, bias), geometry = CASES[case]
     want = convolve(x, weight, bias, geometry)
     torch.set_num_threads(3)
     try:
@@ -81,7 +124,7 @@ def test_equal_inputs_give_equal_bits_on_any_number_of_threads():
 @NNPACK
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="has no fork")
 def test_child_process_starts_threads_of_its_own():
-    (x, weight, bias), geometry = CASES["3x3"]
+    (x, weight, bias), geometry = CASES["5x5"]
     x, weight, bias = x.detach(), weight.detach(), bias.detach()
     want = convolve(x, weight, bias, geometry)
     child = os.fork()

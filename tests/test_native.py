@@ -25,7 +25,7 @@ def compile_with(*arguments):
 
 
 def entries(*names):
-    return "-DGKM_ENTRIES=" + "".join(f"GKM_ENTRY(evaluate_{name})" for name in names)
+    return "-DGKM_ENTRIES=" + "".join(f"GKM_ENTRY({name})" for name in names)
 
 
 @pytest.fixture
@@ -73,6 +73,13 @@ FAULTS = {
     "adjoint by taps not mirrored": ("adjoint.h", "bank.taps_h_reversed_of(i)", "bank.taps_h_of(i)"),
     "fold that overwrites": ("adjoint.h", "to[x] += from[x]", "to[x] = from[x]"),
     "transposed form with taps unswapped": ("evaluate.h", "swap(form.taps_w, form.taps_h);", ""),
+    "convolution with one transform's sign wrong": ("winograd.h", "even + odd", "even - odd"),
+    "convolution that repeats the edge": (
+        "winograd.h",
+        "if (row < 0 || row >= form_.H)",
+        "if (row < -1 || row > form_.H)",
+    ),
+    "last channels of a group unwritten": ("winograd.h", "o < kGroup && group", "o + 1 < kGroup && group"),
     "bfloat16 cut off, not rounded": ("vector.h", "bits + 0x7fffu + ((bits >> 16) & 1u)", "bits"),
 }
 
@@ -107,4 +114,4 @@ def test_driver_finds_a_fault(driver, tmp_path, file, text, replacement):
     (sources / file).write_text(source.replace(text, replacement))
     done = build_and_run(driver, sources, tmp_path)
     assert done.returncode != 0
-    assert "evaluate_" in done.stdout or done.returncode < 0  # a wrong number, or a crash
+    assert "evaluate_" in done.stdout or "convolve_" in done.stdout or done.returncode < 0  # a wrong number, or a crash

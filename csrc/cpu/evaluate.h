@@ -1,7 +1,7 @@
 // The body that each instruction set compiles for itself: everything below is local to one object file, so that
 // no wider instruction leaks into code that a lesser processor runs. The including file defines
 //   GKM_VECTOR_BYTES   bytes of a vector
-//   GKM_EVALUATE       the entry's name
+//   GKM_EVALUATE, GKM_CONVOLVE   the names of the entries
 #pragma once
 
 #define GKM_LAMBDA __attribute__((always_inline))
@@ -16,6 +16,7 @@
 //
 #include "adjoint.h"
 #include "gather.h"
+#include "winograd.h"
 
 namespace {
 

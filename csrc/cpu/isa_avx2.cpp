@@ -7,6 +7,7 @@
 
 #include <immintrin.h>
 
+#include "convolution.h"
 #include "form.h"
 
 #if defined(__clang__)
@@ -17,6 +18,7 @@
 
 #define GKM_VECTOR_BYTES 32
 #define GKM_EVALUATE evaluate_avx2
+#define GKM_CONVOLVE convolve_avx2
 #include "evaluate.h"
 
 #if defined(__clang__)

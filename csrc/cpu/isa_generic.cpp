@@ -5,9 +5,11 @@
 #include <initializer_list>
 #include <new>
 
+#include "convolution.h"
 #include "form.h"
 
 #define GKM_VECTOR_BYTES 16
 #define GKM_EVALUATE evaluate_generic
+#define GKM_CONVOLVE convolve_generic
 #include "evaluate.h"
 #endif

@@ -1,4 +1,4 @@
-"""The convolutions of the network, by the quickest way that serves: on the CPU often a Fourier transform of tiles."""
+"""The convolutions of the network, by the quickest way that serves: on the CPU often by transforms of tiles."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gkm_ops import cpu
 from gkm_ops.nn.recomputation import kept
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
+# With fewer channels, or less to do, what transforms cost is more than what they save.
+_FEWEST_CHANNELS_FOR_WINOGRAD, _LEAST_PIXELS_FOR_WINOGRAD = 16, 256
 # NNPACK, which torch carries, transforms tiles of 16x16 pixels for a 5x5 kernel, each for 12x12 pixels of the result.
 _SIZE, _TILE = 5, 16
 _STEP, _HALO = _TILE - _SIZE + 1, _SIZE // 2
-# With fewer channels the image's transforms cost more than is saved; with less to do, those of the kernels do.
-_FEWEST_CHANNELS, _LEAST_WORK = 32, 1 << 15
+_FEWEST_CHANNELS, _LEAST_PIXELS = 32, 1 << 11
 # The transforms of a band of rows should stay in the last level of cache.
 _BAND_BYTES = 16e6
 _SPREAD_ROWS = 16
@@ -37,9 +39,9 @@ class Geometry(NamedTuple):
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """``F.conv2d`` or ``F.conv_transpose2d``; a result that `recomputed` keeps.
 
-    Float32 on the CPU with many channels at stride 1 goes through Fourier transforms of tiles. They turn the 25
-    multiply-adds of a 5x5 kernel into less than four; a 3x3 kernel taken as such gains too. Rounding errors are
-    no larger than those of the sums.
+    Float32 on the CPU with many channels at stride 1 goes through transforms of tiles: 3x3 kernels through Winograd's,
+    which turn 9 multiply-adds into 2.25 and whose rounding is about ten times that of the sums (1e-6 of the norm);
+    5x5 kernels through Fourier's, which turn 25 into less than four and round no worse than sums.
 
     Args:
         x: ``[B, C, H, W]``.
@@ -71,7 +73,7 @@ class _Convolution(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         for_x, for_weight, for_bias, _ = ctx.needs_input_grad
         grad_x = None
-        if for_x and _by_fourier(grad, weight, ctx.geometry):
+        if for_x and (_by_winograd(grad, weight, ctx.geometry) or _by_fourier(grad, weight, ctx.geometry)):
             grad_x, for_x = _made(grad, weight.flip(2, 3).transpose(0, 1), None, ctx.geometry), False
         stride, padding, transposed = ctx.geometry
         others = torch.ops.aten.convolution_backward(
@@ -83,6 +85,8 @@ class _Convolution(torch.autograd.Function):
 
 def _made(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     stride, padding, transposed = geometry
+    if _by_winograd(x, weight, geometry):
+        return cpu.convolve(x, weight, bias)
     if _by_fourier(x, weight, geometry):
         return _fourier(x, weight, bias)
     if not transposed:
@@ -102,22 +106,44 @@ def _spread(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tens
     return y
 
 
-def _by_fourier(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    size = weight.shape[-1]
+def _by_winograd(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     return (
-        geometry == (1, size // 2, False)
-        and size in (3, 5)
+        geometry == (1, 1, False)
+        and weight.shape[-1] == 3
+        and min(weight.shape[:2]) >= _FEWEST_CHANNELS_FOR_WINOGRAD
+        and x.shape[2] * x.shape[3] >= _LEAST_PIXELS_FOR_WINOGRAD
+        and _is_plain(x, weight)
+        and cpu.refusal("cpu", torch.float32) is None
+    )
+
+
+def _by_fourier(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    return (
+        geometry == (1, _HALO, False)
+        and weight.shape[-1] == _SIZE
         and min(weight.shape[:2]) >= _FEWEST_CHANNELS
-        and x.shape[2] * x.shape[3] * size**2 >= _LEAST_WORK
-        and x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        and x.shape[2] * x.shape[3] >= _LEAST_PIXELS
+        and _is_plain(x, weight)
         and torch.backends.nnpack.is_available()  # which also makes it ready
     )
 
 
+def _is_plain(x: Tensor, weight: Tensor) -> bool:
+    """Whether it is about numbers in memory alone: float32 on the CPU, under no transform of torch.func and no mode.
+
+    Modes watch what torch does, to count FLOPs for instance, and see neither other threads nor our kernels.
+    """
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._len_torch_dispatch_stack() == 0
+        and not any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in (x, weight))
+    )
+
+
 def _fourier(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    kernels = F.pad(weight, (_HALO - weight.shape[-1] // 2,) * 4).contiguous()
+    kernels = weight.contiguous()
     B, C, H, W = x.shape
     O = len(weight)  # noqa: E741
     y = x.new_empty(B, O, H, W)

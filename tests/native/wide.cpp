@@ -4,10 +4,12 @@
 #include <initializer_list>
 #include <new>
 
+#include "convolution.h"
 #include "form.h"
 
 #undef __x86_64__  // its registers are narrower than these vectors, so nothing may ask for one by name
 
 #define GKM_VECTOR_BYTES 64
 #define GKM_EVALUATE evaluate_avx512
+#define GKM_CONVOLVE convolve_avx512
 #include "evaluate.h"
