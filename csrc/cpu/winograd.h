@@ -39,6 +39,46 @@ GKM_INLINE void transform_products(const V* m, int64_t step, V* out, int64_t out
   out[3 * out_step] = difference + 8 * difference2 + m[5 * step];
 }
 
+// Lanes of two vectors by number, those of the second from kTileLanes on.
+GKM_INLINE Vec<float> pick(Vec<float> a, Vec<float> b, Bits lanes) {
+#if defined(__clang__)
+  Vec<float> out;
+  for (int i = 0; i < kTileLanes; ++i) out[i] = lanes[i] < kTileLanes ? a[lanes[i]] : b[lanes[i] - kTileLanes];
+  return out;
+#else
+  return __builtin_shuffle(a, b, lanes);
+#endif
+}
+
+template <class F>
+GKM_INLINE Bits lanes_by(F number_of) {
+  Bits lanes = {};
+  for (int i = 0; i < kTileLanes; ++i) lanes[i] = uint32_t(number_of(i));
+  return lanes;
+}
+
+// Four vectors of pixels side by side -> the first pixel of each tile, the second, the third, the fourth; and back.
+GKM_INLINE void split_by_tile(const float* line, Vec<float> (&columns)[kTileMade]) {
+  const Bits even = lanes_by([](int i) GKM_LAMBDA { return 2 * i; });
+  const Bits odd = lanes_by([](int i) GKM_LAMBDA { return 2 * i + 1; });
+  const Vec<float> a = load(line), b = load(line + kTileLanes), c = load(line + 2 * kTileLanes),
+                   d = load(line + 3 * kTileLanes);
+  const Vec<float> even_ab = pick(a, b, even), even_cd = pick(c, d, even);
+  const Vec<float> odd_ab = pick(a, b, odd), odd_cd = pick(c, d, odd);
+  columns[0] = pick(even_ab, even_cd, even), columns[1] = pick(odd_ab, odd_cd, even);
+  columns[2] = pick(even_ab, even_cd, odd), columns[3] = pick(odd_ab, odd_cd, odd);
+}
+
+GKM_INLINE void join_tiles(const Vec<float>* columns, float* line) {
+  const Bits low = lanes_by([](int i) GKM_LAMBDA { return i / 2 + i % 2 * kTileLanes; });
+  const Bits high = lanes_by([](int i) GKM_LAMBDA { return kTileLanes / 2 + i / 2 + i % 2 * kTileLanes; });
+  const Vec<float> low_02 = pick(columns[0], columns[2], low), high_02 = pick(columns[0], columns[2], high);
+  const Vec<float> low_13 = pick(columns[1], columns[3], low), high_13 = pick(columns[1], columns[3], high);
+  store(line, pick(low_02, low_13, low)), store(line + kTileLanes, pick(low_02, low_13, high));
+  store(line + 2 * kTileLanes, pick(high_02, high_13, low));
+  store(line + 3 * kTileLanes, pick(high_02, high_13, high));
+}
+
 // G g G^T for one kernel of 3x3.
 GKM_INLINE void transform_weights(const float* g, double (&u)[kPoints]) {
   constexpr double G[kTileRead][3] = {{1 / 4., 0, 0},           {-1 / 6., -1 / 6., -1 / 6.}, {-1 / 6., 1 / 6., -1 / 6.},
@@ -117,30 +157,34 @@ class Winograd {
     const int64_t top = kTileMade * tile_row - 1, left = kTileMade * first - 1;
     const float* plane = form_.x + b * form_.x_batch + c * form_.x_channel;
     const bool within = left >= 0 && left + length <= form_.W;
-    alignas(64) float columns[kTileRead][kTileRead][tiles];  // [row][column of a tile][tile]
+    const Bits next = lanes_by([](int i) GKM_LAMBDA { return i + 1; });
+    V columns[N][kPoints];  // [row][column of a tile]
     for (int r = 0; r < kTileRead; ++r) {
       const int64_t row = top + r;
       float padded[length];
       const float* line = padded;
       if (row < 0 || row >= form_.H) {
-        for (float& value : padded) value = 0;
-      } else if (within) {
+        for (int n = 0; n < N; ++n)
+          for (int j = 0; j < kTileRead; ++j) columns[n][r * kTileRead + j] = V{};
+        continue;
+      }
+      if (within) {
         line = plane + row * form_.x_row + left;
       } else {
         const float* from = plane + row * form_.x_row;
         for (int i = 0; i < length; ++i) padded[i] = left + i >= 0 && left + i < form_.W ? from[left + i] : 0;
       }
-      for (int t = 0; t < tiles; ++t)
-        for (int j = 0; j < kTileMade; ++j) columns[r][j][t] = line[kTileMade * t + j];
-      for (int j = kTileMade; j < kTileRead; ++j) {
-        for (int t = 0; t + 1 < tiles; ++t) columns[r][j][t] = columns[r][j - kTileMade][t + 1];
-        columns[r][j][tiles - 1] = line[kTileMade * (tiles - 1) + j];
+      V own[N + 1][kTileMade];
+      for (int n = 0; n < N; ++n) split_by_tile(line + n * kTileMade * kTileLanes, own[n]);
+      for (int j = 0; j < 2; ++j) own[N][j] = broadcast(line[kTileMade * tiles + j]);
+      for (int n = 0; n < N; ++n) {
+        for (int j = 0; j < kTileMade; ++j) columns[n][r * kTileRead + j] = own[n][j];
+        for (int j = 0; j < 2; ++j) columns[n][r * kTileRead + kTileMade + j] = pick(own[n][j], own[n + 1][j], next);
       }
     }
     for (int n = 0; n < N; ++n) {
-      V d[kPoints], t[kPoints];
-      for (int i = 0; i < kPoints; ++i) d[i] = load(&columns[i / kTileRead][i % kTileRead][n * kTileLanes]);
-      for (int j = 0; j < kTileRead; ++j) transform_pixels(d + j, kTileRead, t + j, kTileRead);
+      V t[kPoints];
+      for (int j = 0; j < kTileRead; ++j) transform_pixels(columns[n] + j, kTileRead, t + j, kTileRead);
       for (int i = 0; i < kTileRead; ++i)
         transform_pixels(t + i * kTileRead, 1, pixels + ((i * kTileRead) * form_.C + c) * N + n, form_.C * N);
     }
@@ -167,24 +211,22 @@ class Winograd {
   // One output channel's part of the block, out of products that lie kGroup * N apart.
   template <int N>
   void write_channel(int64_t b, int64_t o, int64_t tile_row, int64_t first, const V* products) const {
-    constexpr int tiles = N * kTileLanes, length = kTileMade * tiles;
-    alignas(64) float made[kTileMade][kTileMade][tiles];  // [row][column of a tile][tile]
+    constexpr int length = N * kTileMade * kTileLanes;
     const V bias = broadcast(form_.bias == nullptr ? 0 : form_.bias[o]);
+    V made[N][kTileMade * kTileMade];  // [row][column of a tile]
     for (int n = 0; n < N; ++n) {
-      V t[kTileMade * kTileRead], y[kTileMade * kTileMade];
+      V t[kTileMade * kTileRead];
       for (int j = 0; j < kTileRead; ++j)
         transform_products(products + j * kGroup * N + n, kTileRead * kGroup * N, t + j, kTileRead);
-      for (int i = 0; i < kTileMade; ++i) transform_products(t + i * kTileRead, 1, y + i * kTileMade, 1);
-      for (int i = 0; i < kTileMade * kTileMade; ++i)
-        store(&made[i / kTileMade][i % kTileMade][n * kTileLanes], y[i] + bias);
+      for (int i = 0; i < kTileMade; ++i) transform_products(t + i * kTileRead, 1, made[n] + i * kTileMade, 1);
+      for (V& value : made[n]) value += bias;
     }
     const int64_t left = kTileMade * first, count = form_.W - left < length ? form_.W - left : length;
     for (int i = 0; i < kTileMade && kTileMade * tile_row + i < form_.H; ++i) {
       float* row = form_.out + ((b * form_.O + o) * form_.H + kTileMade * tile_row + i) * form_.W + left;
       float whole[length];
       float* line = count == length ? row : whole;
-      for (int t = 0; t < tiles; ++t)
-        for (int j = 0; j < kTileMade; ++j) line[kTileMade * t + j] = made[i][j][t];
+      for (int n = 0; n < N; ++n) join_tiles(made[n] + i * kTileMade, line + n * kTileMade * kTileLanes);
       if (line == whole) __builtin_memcpy(row, whole, size_t(count) * sizeof(float));
     }
   }
