@@ -187,8 +187,9 @@ void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional
   kEvaluate[gkm::instruction_set()](form, gkm::Runtime{torch::stable::get_num_threads(), parallel_for, scratch});
 }
 
-// A 3x3 convolution of float32: x [B, C, H, W], its columns side by side; weight, bias and out contiguous.
-void convolve(Tensor out, Tensor x, Tensor weight, std::optional<Tensor> bias) {
+// A 3x3 convolution of float32: x [B, C, H, W], its columns side by side; all else contiguous.
+void convolve(Tensor out, Tensor x, Tensor weight, std::optional<Tensor> bias, bool rectified,
+              std::optional<Tensor> added) {
   gkm::Convolution form;
   form.B = x.size(0);
   form.C = x.size(1);
@@ -201,6 +202,8 @@ void convolve(Tensor out, Tensor x, Tensor weight, std::optional<Tensor> bias) {
   form.x_row = x.stride(2);
   form.weight = static_cast<const float*>(weight.data_ptr());
   form.bias = bias.has_value() ? static_cast<const float*>(bias->data_ptr()) : nullptr;
+  form.rectified = rectified;
+  form.added = added.has_value() ? static_cast<const float*>(added->data_ptr()) : nullptr;
   form.out = static_cast<float*>(out.data_ptr());
   kConvolve[gkm::instruction_set()](form, gkm::Runtime{torch::stable::get_num_threads(), parallel_for, scratch});
 }
@@ -208,7 +211,7 @@ void convolve(Tensor out, Tensor x, Tensor weight, std::optional<Tensor> bias) {
 }  // namespace
 
 STABLE_TORCH_LIBRARY(gkm_ops_cpu, library) {
-  library.def("convolve(Tensor(a!) out, Tensor x, Tensor weight, Tensor? bias) -> ()");
+  library.def("convolve(Tensor(a!) out, Tensor x, Tensor weight, Tensor? bias, bool rectified, Tensor? added) -> ()");
   library.def(
       "evaluate(int target, Tensor(a!) out, Tensor? x, Tensor? y, Tensor? coeffs, Tensor? taps_w, Tensor? taps_h, "
       "Tensor? mix, int[] radii, int padding) -> ()");

@@ -125,18 +125,23 @@ def grad_taps_h(
     return sums.to(accumulation_dtype(x.dtype))
 
 
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool = False, added: Tensor | None = None
+) -> Tensor:
     """``F.conv2d(x, weight, bias, padding=1)`` for 3x3 kernels, by Winograd's F(4x4, 3x3) (``csrc/cpu/winograd.h``).
 
     Args:
         x: ``[B, C, H, W]`` float32.
         weight: ``[O, C, 3, 3]`` float32.
         bias: ``[O]`` float32 or None.
+        rectified: with a ReLU after it.
+        added: ``[B, O, H, W]`` float32 or None: what is added to that.
 
     Returns:
         ``[B, O, H, W]``, contiguous; without gradients.
     """
     out = x.new_empty(len(x), len(weight), *x.shape[2:])
     rows = x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
-    torch.ops.gkm_ops_cpu.convolve.default(out, rows, weight.contiguous(), None if bias is None else bias.contiguous())
+    bias, added = (None if tensor is None else tensor.contiguous() for tensor in (bias, added))
+    torch.ops.gkm_ops_cpu.convolve.default(out, rows, weight.contiguous(), bias, rectified, added)
     return out

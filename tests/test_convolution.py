@@ -85,6 +85,8 @@ def test_winograd_on_every_instruction_set(instruction_set, size, channels, outp
         got = cpu.convolve(x, weight, offset)
         assert (got - want).abs().max() < 1e-5 * want.abs().max()
         assert (got - want).norm() < 3e-6 * want.norm()
+    added = torch.randn_like(got)
+    assert torch.equal(cpu.convolve(x, weight, bias, True, added), cpu.convolve(x, weight, bias).relu() + added)
     channels_last = x.contiguous(memory_format=torch.channels_last)
     assert torch.equal(cpu.convolve(channels_last, weight, bias), cpu.convolve(x, weight, bias))
     assert torch.equal(cpu.convolve(x[1:], weight, bias)[0], cpu.convolve(x, weight, bias)[1])

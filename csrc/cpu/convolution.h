@@ -1,4 +1,4 @@
-// One 3x3 convolution as plain data: what the binding hands to the kernels.
+// One 3x3 convolution as plain data, with what often follows it: what the binding hands to the kernels.
 #pragma once
 
 #include <cstdint>
@@ -14,6 +14,8 @@ struct Convolution {
   int64_t x_batch = 0, x_channel = 0, x_row = 0;
   const float* weight = nullptr;  // contiguous [O, C, 3, 3]
   const float* bias = nullptr;    // contiguous [O], or null
+  bool rectified = false;         // max(., 0) after the bias
+  const float* added = nullptr;   // contiguous [B, O, H, W], added last, or null
   float* out = nullptr;           // contiguous [B, O, H, W]
 };
 

@@ -140,8 +140,9 @@ class Winograd {
 
   template <int N>
   void make(int64_t b, int64_t tile_row, int64_t first) {
-    V* pixels = static_cast<V*>(runtime_.scratch(sizeof(V) * size_t(N * kPoints * (form_.C + kGroup))));
-    V* products = pixels + N * kPoints * form_.C;
+    const int64_t point_step = N * form_.C + 1;
+    V* pixels = static_cast<V*>(runtime_.scratch(sizeof(V) * size_t(kPoints * (point_step + N * kGroup))));
+    V* products = pixels + kPoints * point_step;
     for (int64_t c = 0; c < form_.C; ++c) read_channel<N>(b, c, tile_row, first, pixels);
     for (int64_t group = 0; group < groups_; ++group) {
       multiply<N>(group_weights(group), pixels, products);
@@ -150,13 +151,15 @@ class Winograd {
     }
   }
 
-  // pixels [kPoints][C][N]: the transforms of one channel's part of the block.
+  // pixels [kPoints][C][N]: the transforms of one channel's part of the block. Points lie one vector further apart
+  // than that, lest all of them fall into one set of the cache.
   template <int N>
   void read_channel(int64_t b, int64_t c, int64_t tile_row, int64_t first, V* pixels) const {
     constexpr int tiles = N * kTileLanes, length = kTileMade * tiles + 2;
     const int64_t top = kTileMade * tile_row - 1, left = kTileMade * first - 1;
     const float* plane = form_.x + b * form_.x_batch + c * form_.x_channel;
     const bool within = left >= 0 && left + length <= form_.W;
+    const int64_t point_step = N * form_.C + 1;
     const Bits next = lanes_by([](int i) GKM_LAMBDA { return i + 1; });
     V columns[N][kPoints];  // [row][column of a tile]
     for (int r = 0; r < kTileRead; ++r) {
@@ -186,7 +189,7 @@ class Winograd {
       V t[kPoints];
       for (int j = 0; j < kTileRead; ++j) transform_pixels(columns[n] + j, kTileRead, t + j, kTileRead);
       for (int i = 0; i < kTileRead; ++i)
-        transform_pixels(t + i * kTileRead, 1, pixels + ((i * kTileRead) * form_.C + c) * N + n, form_.C * N);
+        transform_pixels(t + i * kTileRead, 1, pixels + i * kTileRead * point_step + c * N + n, point_step);
     }
   }
 
@@ -203,6 +206,7 @@ class Winograd {
         weights += kGroup;
         pixels += N;
       }
+      ++pixels;
       for (int o = 0; o < kGroup; ++o)
         for (int n = 0; n < N; ++n) *products++ = sums[o][n];
     }
@@ -219,15 +223,21 @@ class Winograd {
       for (int j = 0; j < kTileRead; ++j)
         transform_products(products + j * kGroup * N + n, kTileRead * kGroup * N, t + j, kTileRead);
       for (int i = 0; i < kTileMade; ++i) transform_products(t + i * kTileRead, 1, made[n] + i * kTileMade, 1);
-      for (V& value : made[n]) value += bias;
+      for (V& value : made[n]) {
+        value += bias;
+        if (form_.rectified) value = value < 0 ? V{} : value;
+      }
     }
     const int64_t left = kTileMade * first, count = form_.W - left < length ? form_.W - left : length;
     for (int i = 0; i < kTileMade && kTileMade * tile_row + i < form_.H; ++i) {
-      float* row = form_.out + ((b * form_.O + o) * form_.H + kTileMade * tile_row + i) * form_.W + left;
+      const int64_t at = ((b * form_.O + o) * form_.H + kTileMade * tile_row + i) * form_.W + left;
+      float* row = form_.out + at;
       float whole[length];
       float* line = count == length ? row : whole;
       for (int n = 0; n < N; ++n) join_tiles(made[n] + i * kTileMade, line + n * kTileMade * kTileLanes);
       if (line == whole) __builtin_memcpy(row, whole, size_t(count) * sizeof(float));
+      if (form_.added != nullptr)
+        for (int64_t w = 0; w < count; ++w) row[w] += form_.added[at + w];
     }
   }
 

@@ -76,8 +76,8 @@ class ResidualBlock(nn.Module):
         self.conv1 = ConvNormReLU(nn.Conv2d(channels, channels, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = add_to(self.conv(x), x)
-        return add_to(self.conv1(x), x)
+        x = self.conv(x, x)
+        return self.conv1(x, x)
 
 
 def _down(channels: int, to: int) -> ConvNormReLU:

@@ -55,6 +55,16 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
     return result
 
 
+def convolve_and_rectify(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, added: Tensor | None
+) -> Tensor:
+    """``relu(convolve(x, weight, bias, geometry)) + added``, without gradients: in one pass where Winograd's serves."""
+    if not torch.compiler.is_compiling() and _by_winograd(x, weight, geometry):
+        return cpu.convolve(x, weight, bias, True, added)
+    y = convolve(x, weight, bias, geometry).relu_()
+    return y if added is None else y.add_(added)
+
+
 class _Convolution(torch.autograd.Function):
     generate_vmap_rule = True
 

@@ -8,7 +8,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gkm_ops.nn.convolution import Convolution, Geometry, convolve
+from gkm_ops.nn.convolution import Convolution, Geometry, convolve, convolve_and_rectify
 from gkm_ops.nn.recomputation import running_again
 
 
@@ -29,28 +29,43 @@ class ConvNormReLU(nn.Sequential):
     def __init__(self, layer: Convolution) -> None:
         super().__init__(layer, nn.BatchNorm2d(layer.out_channels), nn.ReLU(inplace=True))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self[2](normalized_convolution(self[0], self[1], x))
+    def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
+        """The result, and `added` to it where there is any."""
+        if not self.training and not torch.is_grad_enabled():
+            return convolve_and_rectify(x, *folded(self[0], self[1]), added)
+        y = self[2](normalized_convolution(self[0], self[1], x))
+        return y if added is None else add_to(y, added)
 
 
 def normalized_convolution(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(layer(x))``; in evaluation as one convolution with the norm folded into its weights.
+    """``norm(layer(x))``; in evaluation as one convolution with the norm folded into its weights."""
+    if not norm.training:
+        return convolve(x, *folded(layer, norm))
+    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+    assert isinstance(norm, _BatchNorm)
+    return _normalized(norm, convolve(x, layer.weight, layer.bias, geometry_of(layer)))
+
+
+def folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor, Geometry]:
+    """Weight, bias and geometry of the convolution that a layer and its norm are in evaluation.
 
     The weights are so few beside the pixels that folding them on every call costs nothing to speak of,
     and no copy of them can fall behind.
     """
     assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
     assert isinstance(norm, _BatchNorm)
-    geometry = Geometry(layer.stride[0], int(layer.padding[0]), isinstance(layer, nn.ConvTranspose2d))
-    if norm.training:
-        return _normalized(norm, convolve(x, layer.weight, layer.bias, geometry))
     assert isinstance(norm.running_mean, Tensor)
     assert isinstance(norm.running_var, Tensor)
+    geometry = geometry_of(layer)
     scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
     shift = norm.bias - norm.running_mean * scale
     bias = shift if layer.bias is None else shift + layer.bias * scale
-    weight = layer.weight * scale.view((1, -1, 1, 1) if geometry.transposed else (-1, 1, 1, 1))
-    return convolve(x, weight, bias, geometry)
+    return layer.weight * scale.view((1, -1, 1, 1) if geometry.transposed else (-1, 1, 1, 1)), bias, geometry
+
+
+def geometry_of(layer: Convolution) -> Geometry:
+    """How a layer steps."""
+    return Geometry(layer.stride[0], int(layer.padding[0]), isinstance(layer, nn.ConvTranspose2d))
 
 
 def _normalized(norm: _BatchNorm, x: Tensor) -> Tensor:
