@@ -76,7 +76,7 @@ def _flat(row: Row) -> dict[str, Any]:
 def card(record: dict[str, Any]) -> str:
     """The tables as Markdown: how the weights were trained, and what they score."""
     training = "; ".join(f"{name} {value}" for name, value in record["training"].items())
-    text = f"Training: {training}.\n"
+    text = f"The last run: {training}.\n"
     for name, rows in record["sets"].items():
         cells = [[row["name"], *_scores(row["psnr"], 2), *_scores(row["ssim"], 4)] for row in rows]
         heading = [name, "PSNR blurred", "restored", "gain", "SSIM blurred", "restored", "gain"]
