@@ -189,3 +189,19 @@ def test_network_can_be_differentiated_twice_through_one_forward_pass():
     first = torch.autograd.grad(loss, net.in_block.conv[0].weight, retain_graph=True)[0]
     second = torch.autograd.grad(loss, net.in_block.conv[0].weight)[0]
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_torch_func_differentiates_the_network(training):
+    net = GKMNet().train(training)
+    images = pyramid(torch.rand(1, 3, 48, 64))
+
+    def loss(parameters, buffers):  # the norms' statistics are written to: torch.func wants them as arguments
+        return sum(x.square().mean() for x in torch.func.functional_call(net, (parameters, buffers), images))
+
+    parameters, buffers = dict(net.named_parameters()), {name: b.clone() for name, b in net.named_buffers()}
+    got = torch.func.grad(loss)(parameters, {name: b.clone() for name, b in buffers.items()})
+    want = torch.autograd.grad(loss(parameters, buffers), list(parameters.values()))
+    largest = max(gradient.norm() for gradient in want)
+    for (name, gradient), wanted in zip(got.items(), want, strict=True):
+        assert (gradient - wanted).norm() < 1e-2 * torch.maximum(wanted.norm(), 1e-3 * largest), name

@@ -110,7 +110,9 @@ class GKMNet(Backbone):
         coeffs_y, coeffs_x = coeffs.chunk(2, 1)
         weight_y, weight_x = self.SumLayer.conv.weight.flatten(1).chunk(2, 1)
         blurred = self.gcm.blend(y, coeffs_y, weight_y) + self.gcm.blend(x, coeffs_x, weight_x)
-        return blurred + self.get_parameter("SumLayer.conv.bias").view(-1, 1, 1), state, coeffs
+        bias = self.SumLayer.conv.bias
+        assert bias is not None
+        return blurred + bias.view(-1, 1, 1), state, coeffs
 
     @torch.no_grad()
     def deblur(self, image: Tensor) -> Tensor:

@@ -17,9 +17,11 @@ def recomputed(function: Callable[..., R], *args: Any) -> R:
     """``function(*args)``, of whose activations the backward pass finds the `kept` ones and makes the others again.
 
     Norms, activations and gates cost little time beside the convolutions that they stand between, but many times
-    their memory. Without gradients, or under torch.compile, which decides by itself, the function is just called.
+    their memory. Without gradients, under torch.compile, which decides by itself, or under torch.func, which knows no
+    checkpoints, the function is just called.
     """
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+    transformed = torch._C._are_functorch_transforms_active()
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed:
         return function(*args)
     results: list[Tensor] = []
     runs = _Run(results, again=False), _Run(results, again=True)
