@@ -60,7 +60,9 @@ def test_results_and_gradients_are_those_of_torch_in_float64(tensors, geometry, 
 
 
 @NNPACK
-@pytest.mark.parametrize(("way", "case"), [(module._by_winograd, "3x3"), (module._by_fourier, "5x5")], ids=str)
+@pytest.mark.parametrize(
+    ("way", "case"), [(module._by_winograd, "3x3"), (module._by_fourier, "5x5")], ids=["winograd", "fourier"]
+)
 def test_large_convolutions_go_through_transforms_and_others_do_not(way, case):
     taken = {name: way(*tensors[:2], geometry) for name, (tensors, geometry) in CASES.items()}
     assert [name for name in taken if taken[name]] == [case]

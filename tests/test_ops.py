@@ -53,7 +53,7 @@ def test_maps_of_each_colours_own(serving, op, bank, padding_mode):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("padding_mode", PADDING_MODES)
-@pytest.mark.parametrize("size", zip(LENGTHS, reversed(LENGTHS), strict=True), ids=str)
+@pytest.mark.parametrize("size", list(zip(LENGTHS, reversed(LENGTHS), strict=True)), ids=str)
 @pytest.mark.parametrize("op", OPS)
 def test_sizes(serving, op, size, padding_mode, dtype):
     if padding_mode == "reflect":
