@@ -41,7 +41,7 @@ def refusal(device_type: str, dtype: torch.dtype) -> str | None:
     elif torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
         return f"it wants compute capability {_LEAST_CAPABILITY}, not {torch.cuda.get_device_capability()}"
     if dtype not in _DTYPES:
-        return f"its matrix units have no {dtype}"
+        return f"it has no kernels for {dtype}"
     return None
 
 

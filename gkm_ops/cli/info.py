@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gkm_ops import __version__, build_info
+from gkm_ops import __version__, available_backends, build_info
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,5 +41,9 @@ def legible(facts: dict[str, Any]) -> str:
     for device, backends in facts["backends"].items():
         absent = device == "cuda" and not torch.cuda.is_available()
         text.append(f"\nbackends for {device} tensors" + (" (torch sees no such device)" if absent else ""))
-        text += [f"  {name:<13}{verdict}" for name, verdict in backends.items()]
+        in_double = available_backends(device, torch.float64)
+        for name, verdict in backends.items():
+            if verdict != in_double[name]:
+                verdict += f"; float64 goes to the next one: {in_double[name]}"
+            text.append(f"  {name:<13}{verdict}")
     return "\n".join(text)

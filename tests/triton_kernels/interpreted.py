@@ -12,6 +12,7 @@ from test_answers import reached
 from tolerances import TOLERANCE, assert_image_close, assert_sum_close
 
 import gkm_ops
+from gkm_ops.cli.info import legible
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -156,6 +157,9 @@ def test_gradients():
 def test_what_it_refuses():
     assert gkm_ops.available_backends()["triton"] == "available"
     assert next(iter(gkm_ops.available_backends())) == "cpu"  # the interpreter never serves unasked
+    assert "float64 goes to the next one: it has no kernels for torch.float64" in legible(
+        {"gkm_ops": gkm_ops.__version__, **gkm_ops.build_info()}
+    )
     bank = gkm_ops.GaussianBank([1.0])
     with pytest.raises(RuntimeError, match=r"triton.*float64"):
         gkm_ops.gkm_blur(torch.rand(1, 1, 9, 9).double(), torch.rand(1, 1, 9, 9).double(), bank)
