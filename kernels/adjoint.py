@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gkm_ops.kernels.windows import halo_of, load, reaches, spread, store, tile_of, unfinite, weighed, zeros
+from gkm_ops.kernels.windows import COUNTS, halo_of, load, reaches, spread, store, tile_of, unfinite, weighed, zeros
 
 
 @triton.jit
@@ -58,7 +58,7 @@ def _added_by_taps(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def blur_adjoint(
     y, y_batch, y_channel, y_row, y_column,
     coeffs, coeffs_batch, coeffs_map, coeffs_channel, coeffs_row, coeffs_column,

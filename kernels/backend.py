@@ -21,6 +21,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TILE = 16
 # With fewer warps registers spill.
 _WARPS, _WARPS_FOR_SUMS = 4, 8
+_MOST_REGISTERS = 255
 # So many windows stay in registers and shared memory; more are loaded again for every kernel.
 _MOST_HELD = 4
 _LEAST_CAPABILITY = (8, 0)  # has TF32
@@ -127,6 +128,11 @@ def _precision(dtype: torch.dtype) -> str:
     return "tf32" if one else "tf32x3"
 
 
+def _registers(dtype: torch.dtype) -> int:
+    """Most a thread may take where windows are gathered: 128 do when factors are taken once, for twice the programs."""
+    return 128 if _precision(dtype) == "tf32" else _MOST_REGISTERS
+
+
 def _tiles(image: Tensor) -> tuple[int, int]:
     return -(-image.shape[2] // _TILE), -(-image.shape[3] // _TILE)
 
@@ -137,11 +143,12 @@ def _map_strides(coeffs: Tensor) -> tuple[int, ...]:
 
 
 def _launch(
-    kernel: Any, programs: int, device: torch.device, *args: Any, warps: int = _WARPS, **constants: Any
-) -> None:
+    kernel: Any, programs: int, device: torch.device, *args: Any,
+    warps: int = _WARPS, registers: int = _MOST_REGISTERS, **constants: Any,
+) -> None:  # fmt: skip
     on_device = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
     with on_device:
-        kernel[(programs,)](*args, **constants, num_warps=warps, num_stages=1)
+        kernel[(programs,)](*args, **constants, num_warps=warps, num_stages=1, maxnreg=registers)
 
 
 def blur(
@@ -152,7 +159,7 @@ def blur(
     B, C, H, W = x.shape
     O = C if mix is None else mix.shape[1]  # noqa: E741
     out = x.new_empty(B, O, H, W)
-    _launch_image(kernel, x, C, out, O, coeffs, taps_w, taps_h, mix, radii, padding)
+    _launch_image(kernel, x, C, out, O, coeffs, taps_w, taps_h, mix, radii, padding, _registers(x.dtype))
     return out
 
 
@@ -164,13 +171,13 @@ def blur_adjoint(
     B, O, H, W = y.shape  # noqa: E741
     C = O if mix is None else mix.shape[2]
     out = y.new_empty(B, C, H, W)
-    _launch_image(kernel, y, C, out, O, coeffs, taps_w, taps_h, mix, radii, padding)
+    _launch_image(kernel, y, C, out, O, coeffs, taps_w, taps_h, mix, radii, padding, _MOST_REGISTERS)
     return out
 
 
 def _launch_image(
     kernel: Any, image: Tensor, C: int, out: Tensor, O: int, coeffs: Tensor,  # noqa: E741
-    taps_w: Tensor, taps_h: Tensor, mix: Tensor | None, radii: Sequence[int], padding: str,
+    taps_w: Tensor, taps_h: Tensor, mix: Tensor | None, radii: Sequence[int], padding: str, registers: int,
 ) -> None:  # fmt: skip
     """Launch blur or its adjoint, which take the same arguments."""
     bank, tiles = _bank(taps_w, taps_h, radii), _tiles(image)
@@ -184,7 +191,7 @@ def _launch_image(
         CHANNELS=share, OUTPUTS=share if mix is None else O, MIXED=mix is not None,
         CHANNEL_BANKS=bank.channel_banks, CHANNEL_MAPS=coeffs.dim() == 5, CLASSES=bank.classes.classes,
         HELD=max(share, 1 if mix is None else O) <= _MOST_HELD, PADDING=padding,
-        TILE=_TILE, PRECISION=_precision(image.dtype),
+        TILE=_TILE, PRECISION=_precision(image.dtype), registers=registers,
     )  # fmt: skip
 
 
@@ -213,6 +220,7 @@ def correlate(
         CHANNELS=share, OUTPUTS=share if mix is None else mix.shape[1], MIXED=mix is not None,
         CHANNEL_BANKS=bank.channel_banks, CHANNEL_MAPS=per_channel, CLASSES=bank.classes.classes,
         HELD=share <= _MOST_HELD, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
+        registers=_registers(x.dtype),
     )  # fmt: skip
     return out
 
@@ -233,7 +241,7 @@ def grad_mix(
         bank.kernels, bank.size, H, W, *tiles,
         CHANNELS=C, OUTPUTS=y.shape[1], CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes,
         HELD=C <= _MOST_HELD, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
-        warps=_WARPS_FOR_SUMS,
+        warps=_WARPS_FOR_SUMS, registers=_registers(x.dtype),
     )  # fmt: skip
     return partial.sum(0)
 
@@ -260,6 +268,6 @@ def grad_taps_h(
         bank.taps_w, _mix(mix, bank), bank.classes.radii, partial,
         bank.kernels, bank.size, size, chunks, banks, C, y.shape[1], H, W, *tiles,
         MIXED=mix is not None, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
-        warps=_WARPS_FOR_SUMS,
+        warps=_WARPS_FOR_SUMS, registers=_registers(x.dtype),
     )  # fmt: skip
     return partial.sum(0).view(taps_w.shape)

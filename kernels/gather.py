@@ -20,6 +20,7 @@ import triton
 import triton.language as tl
 
 from gkm_ops.kernels.windows import (
+    COUNTS,
     blurred,
     blurred_by_taps,
     halo_of,
@@ -88,7 +89,7 @@ def _blurred(
     return results
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def blur(
     x, x_batch, x_channel, x_row, x_column,
     coeffs, coeffs_batch, coeffs_map, coeffs_channel, coeffs_row, coeffs_column,
@@ -135,7 +136,7 @@ def blur(
         store(out, (b * groups + group) * OUTPUTS + o, sums[o], rows, columns, height, width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS)
 def correlate(
     x, x_batch, x_channel, x_row, x_column, y, y_batch, y_channel, y_row, y_column,
     taps_w, taps_h, mix, radii, order, out, kernels, size, height, width, tile_rows, tile_columns, groups,
@@ -176,7 +177,7 @@ def correlate(
                 store(out, b * kernels + m, total, rows, columns, height, width)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=COUNTS[:-1])
 def grad_mix(
     x, x_batch, x_channel, x_row, x_column, y, y_batch, y_channel, y_row, y_column,
     coeffs, coeffs_batch, coeffs_map, coeffs_row, coeffs_column,

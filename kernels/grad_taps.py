@@ -11,7 +11,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gkm_ops.kernels.windows import load, row_by_taps, unfinite
+from gkm_ops.kernels.windows import COUNTS, load, row_by_taps, unfinite
 
 
 @triton.jit
@@ -25,7 +25,7 @@ def _mixed(image, channel_stride, row_stride, column_stride, mix, colours, outpu
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=(*COUNTS[:-1], "taps", "chunks", "banks", "colours", "outputs"))
 def grad_taps_h(
     x, x_batch, x_channel, x_row, x_column, y, y_batch, y_channel, y_row, y_column,
     coeffs, coeffs_batch, coeffs_map, coeffs_channel, coeffs_row, coeffs_column,

@@ -18,6 +18,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+# Numbers of things, whose being 1 or a multiple of 16 makes no better code and would make more of it.
+COUNTS = ("kernels", "size", "height", "tile_rows", "tile_columns", "groups")
+
 
 @triton.jit
 def tile_of(program, rows, columns, TILE: tl.constexpr):

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +41,9 @@ def steps(results: Path) -> list[Step]:
     """What this machine can run, in order."""
     python = sys.executable
     pip = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "-q", "-e", "."]
-    tests = [python, "-m", "pytest", "-q", "-k", "cuda", "--durations=5", "tests"]
+    # Kernels are compiled as cases meet them, by the processor: several of them at once.
+    several = ["-n", str(min(8, os.cpu_count() or 1))] if find_spec("xdist") else []
+    tests = [python, "-m", "pytest", "-q", *several, "-k", "cuda", "--durations=5", "tests"]
     found = [
         Step("build", pip, 80, {"PIP_BREAK_SYSTEM_PACKAGES": "1"}),
         Step("what is there", [python, "-m", "gkm_ops", "info"], 15),

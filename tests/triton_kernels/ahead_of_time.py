@@ -27,7 +27,7 @@ ALIGNED = [["tt.divisibility", 16]]
 
 
 def launches(dtype: torch.dtype) -> dict:
-    """What each op would launch: name -> (kernel, arguments, constants, warps)."""
+    """What each op would launch: name -> (kernel, arguments, constants, options)."""
     bank = gkm_ops.GaussianBank.gkmnet()
     taps, radii = bank.taps, bank.radii
     x, coeffs = torch.empty(1, 3, 1120, 1680, dtype=dtype), torch.empty(1, 22, 1120, 1680, dtype=dtype)
@@ -44,32 +44,37 @@ def launches(dtype: torch.dtype) -> dict:
     caught = {}
     for name, call in calls.items():
 
-        def catch(kernel, programs, device, *args, warps=backend._WARPS, name=name, **constants):
-            caught[name] = kernel, args, constants, warps  # the last is the op's own, after its tables
+        def catch(
+            kernel, programs, device, *args,
+            warps=backend._WARPS, registers=backend._MOST_REGISTERS, name=name, **constants,
+        ):  # fmt: skip
+            # The last to be caught is the op's own, after its tables.
+            caught[name] = kernel, args, constants, {"num_warps": warps, "num_stages": 1, "maxnreg": registers}
 
         backend._launch = catch
         call()
     return caught
 
 
-def compile_for(capability: int, kernel, args, constants, warps):
+def compile_for(capability: int, kernel, args, constants, options):
     """As the first launch on such a device would, its special cases for ones and multiples of 16 included."""
     signature, constants, attributes = {}, dict(constants), {}
+    plain = {parameter.name for parameter in kernel.params if parameter.do_not_specialize}
     for i, name in enumerate(kernel.arg_names):
         value = constants.get(name) if name in constants else args[i]
         if name in constants:
             signature[name] = "constexpr"
         elif isinstance(value, torch.Tensor):
             signature[name], attributes[(i,)] = POINTERS[value.dtype], ALIGNED
-        elif value == 1:
+        elif value == 1 and name not in plain:
             signature[name], constants[name] = "constexpr", 1
         else:
             signature[name] = "i32" if abs(value) < 2**31 else "i64"
-            if value % 16 == 0:
+            if value % 16 == 0 and name not in plain:
                 attributes[(i,)] = ALIGNED
     source = ASTSource(kernel, signature, constants, attributes)
     target = GPUTarget("cuda", capability, 32)
-    return triton.compile(source, target=target, options={"num_warps": warps, "num_stages": 1})
+    return triton.compile(source, target=target, options=options)
 
 
 def resources(cubin: bytes) -> dict[str, int]:
