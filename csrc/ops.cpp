@@ -151,7 +151,7 @@ void* scratch(size_t bytes) {
 
 void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional<Tensor> y,
               std::optional<Tensor> coeffs, std::optional<Tensor> taps_w, std::optional<Tensor> taps_h,
-              std::optional<Tensor> mix, std::vector<int64_t> radii, int64_t padding) {
+              std::optional<Tensor> mix, std::vector<int64_t> radii, int64_t padding, double ridge) {
   const Tensor& image = x.has_value() ? *x : *y;
   const Tensor& taps = taps_w.has_value() ? *taps_w : *taps_h;
   const std::vector<double> doubles_w = doubles_of(taps_w), doubles_h = doubles_of(taps_h), doubles_mix = doubles_of(mix);
@@ -183,6 +183,7 @@ void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional
   form.taps_h = taps_h.has_value() ? doubles_h.data() : nullptr;
   form.mix = mix.has_value() ? doubles_mix.data() : nullptr;
   form.radii = radii.data();
+  form.ridge = ridge;
   form.out = out.data_ptr();
   kEvaluate[gkm::instruction_set()](form, gkm::Runtime{torch::stable::get_num_threads(), parallel_for, scratch});
 }
@@ -214,7 +215,7 @@ STABLE_TORCH_LIBRARY(gkm_ops_cpu, library) {
   library.def("convolve(Tensor(a!) out, Tensor x, Tensor weight, Tensor? bias, bool rectified, Tensor? added) -> ()");
   library.def(
       "evaluate(int target, Tensor(a!) out, Tensor? x, Tensor? y, Tensor? coeffs, Tensor? taps_w, Tensor? taps_h, "
-      "Tensor? mix, int[] radii, int padding) -> ()");
+      "Tensor? mix, int[] radii, int padding, float ridge) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(gkm_ops_cpu, CPU, library) {

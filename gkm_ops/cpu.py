@@ -15,7 +15,8 @@ try:
 except ImportError:
     _info = None  # type: ignore[assignment]
 
-_TARGETS = {"blur": 0, "blur_adjoint": 1, "correlate": 2, "grad_mix": 3, "grad_taps_w": 4, "grad_taps_h": 5}
+_OPS = ("blur", "blur_adjoint", "correlate", "grad_mix", "grad_taps_w", "grad_taps_h", "ridge_dual")
+_TARGETS = {op: number for number, op in enumerate(_OPS)}
 _PADDING = {"zeros": 0, "reflect": 1, "replicate": 2}
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -62,9 +63,10 @@ def _evaluate(
     taps_w: Tensor | None = None,
     taps_h: Tensor | None = None,
     mix: Tensor | None = None,
+    ridge: float = 0.0,
 ) -> Tensor:
     torch.ops.gkm_ops_cpu.evaluate.default(
-        _TARGETS[target], out, x, y, coeffs, taps_w, taps_h, mix, radii, _PADDING[padding_mode]
+        _TARGETS[target], out, x, y, coeffs, taps_w, taps_h, mix, radii, _PADDING[padding_mode], ridge
     )
     return out
 
@@ -123,6 +125,13 @@ def grad_taps_h(
     sums = torch.empty_like(taps_w, dtype=torch.float64, memory_format=torch.contiguous_format)
     _evaluate("grad_taps_h", sums, radii, padding, x=x, y=y, coeffs=coeffs, taps_w=taps_w, mix=mix)
     return sums.to(accumulation_dtype(x.dtype))
+
+
+def ridge_dual(
+    x: Tensor, y: Tensor, taps_w: Tensor, taps_h: Tensor, radii: Sequence[int], ridge: float, padding: str
+) -> Tensor:
+    out = y.new_empty(y.shape)
+    return _evaluate("ridge_dual", out, radii, padding, x=x, y=y, taps_w=taps_w, taps_h=taps_h, ridge=ridge)
 
 
 def convolve(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from gkm_ops import ops as _ops  # noqa: F401  registers torch.ops.gkm_ops
+from gkm_ops import ridge as _ridge  # noqa: F401  likewise
 from gkm_ops.bank import GaussianBank
 
 
@@ -117,6 +118,40 @@ def gaussian_stack(x: Tensor, bank: GaussianBank, *, padding_mode: str = "reflec
     """
     taps, radii = _unpacked(bank, x=x)
     return torch.ops.gkm_ops.correlate.default(x, torch.ones_like(x), taps, taps, None, radii, padding_mode, True)
+
+
+def gkm_ridge_dual(x: Tensor, y: Tensor, bank: GaussianBank, *, ridge: float, padding_mode: str = "reflect") -> Tensor:
+    """The closed form of coefficient maps, per pixel and in one pass: the dual solution of a ridge regression.
+
+    ``z = (A A^T + ridge I)^-1 y``, where ``A [C, M]`` holds the blurred versions of ``x`` at a pixel. The maps of
+    least norm that turn ``x`` into ``y``, ``A^T (A A^T + ridge I)^-1 y``, are ``gkm_correlate(x, z, bank)``, and what
+    `gkm_blur` makes with them misses ``y`` by ``ridge * z``. Differentiable to any order by ``x``, ``y`` and the taps
+    of a trainable bank.
+
+    Args:
+        x: image ``[B, C, H, W]``, float32 or float64; under autocast float32.
+        y: image of the same shape and type.
+        bank: M kernels, on the device of ``x``.
+        ridge: in squared units of ``x``; finite, > 0. With images in [0, 1] and float32, not below 1e-6.
+        padding_mode: as for `gkm_blur`.
+
+    Returns:
+        ``[B, C, H, W]`` in the type of ``x``.
+
+    Raises:
+        TypeError: an argument of a type that cannot serve.
+        ValueError: shapes, devices, a ridge or a padding mode that do not fit.
+
+    Example:
+        >>> bank = GaussianBank.gkmnet()
+        >>> x, y = torch.rand(2, 1, 3, 64, 64)
+        >>> z = gkm_ridge_dual(x, y, bank, ridge=1e-4)
+        >>> fitted = gkm_blur(x, gkm_correlate(x, z, bank), bank)
+        >>> torch.allclose(fitted, y - 1e-4 * z, atol=1e-4)
+        True
+    """
+    taps, radii = _unpacked(bank, x=x, y=y)
+    return torch.ops.gkm_ops.ridge_dual.default(x, y, taps, taps, radii, ridge, padding_mode)
 
 
 def _unpacked(bank: GaussianBank, **tensors: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:

@@ -227,9 +227,7 @@ def _register(name: str) -> None:
             arguments = _saved_arguments(ctx, names)
             point = {**arguments, target: grad}
             return tuple(
-                _EVALUATE[argument](_with_rank(point)).to(arguments[argument].dtype)
-                if needed and argument in _VARIABLES
-                else None
+                derivative(argument, point).to(arguments[argument].dtype) if needed and argument in _VARIABLES else None
                 for argument, needed in zip(names, ctx.needs_input_grad, strict=True)
             )
 
@@ -310,9 +308,12 @@ def _saved_arguments(ctx: Any, names: tuple[str, ...]) -> dict[str, Any]:
     return dict(zip(names, values, strict=True))
 
 
-def _with_rank(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Complete the arguments for `correlate`, which must be told the rank of the maps it returns."""
-    return {**arguments, "per_channel": arguments["coeffs"].dim() == 5, "mix": arguments.get("mix")}
+def derivative(variable: str, arguments: dict[str, Any]) -> Tensor:
+    """dF/d(variable) at the other arguments of F; `coeffs` of None stand for maps that the colours share."""
+    coeffs = arguments["coeffs"]
+    # Only `correlate` must be told the rank of the maps it returns.
+    per_channel = coeffs is not None and coeffs.dim() == 5
+    return _EVALUATE[variable]({**arguments, "per_channel": per_channel, "mix": arguments.get("mix")})
 
 
 def _flops(target: str, sizes: Sizes, arguments: dict[str, Any]) -> int:

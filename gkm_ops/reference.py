@@ -139,6 +139,23 @@ def grad_taps_h(
     return by_colour if taps_w.dim() == 3 else by_colour.sum(0)
 
 
+def ridge_dual(
+    x: Tensor, y: Tensor, taps_w: Tensor, taps_h: Tensor, radii: Sequence[int], ridge: float, padding_mode: str
+) -> Tensor:
+    """z = (A A^T + ridge I)^-1 y at each pixel, where A [C, M] holds every T_m x there.
+
+    Colours are so alike that most digits of A A^T cancel: it is summed and solved in float64.
+    """
+    taps_w, taps_h = taps_w.to(x.dtype), taps_h.to(x.dtype)
+    gram = ridge * torch.eye(x.shape[1], dtype=torch.float64, device=x.device)
+    for m in range(taps_w.shape[-2]):
+        blurred = _per_colour(_blur_separable, x, m, taps_w, taps_h, radii, padding_mode)
+        columns = blurred.double().movedim(1, -1).unsqueeze(-1)
+        gram = gram + columns * columns.mT
+    z = torch.linalg.solve(gram, y.double().movedim(1, -1).unsqueeze(-1))
+    return z.squeeze(-1).movedim(-1, 1).to(y.dtype).contiguous()
+
+
 def refusal(device_type: str, dtype: torch.dtype) -> str | None:
     """Plain PyTorch serves every call."""
     return None

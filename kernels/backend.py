@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gkm_ops import reference
+
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A program's tile: a small one wastes few multiply-adds on the halo.
 _TILE = 16
@@ -271,3 +273,25 @@ def grad_taps_h(
         warps=_WARPS_FOR_SUMS, registers=_registers(x.dtype),
     )  # fmt: skip
     return partial.sum(0).view(taps_w.shape)
+
+
+def ridge_dual(
+    x: Tensor, y: Tensor, taps_w: Tensor, taps_h: Tensor, radii: Sequence[int], ridge: float, padding: str
+) -> Tensor:
+    from gkm_ops.kernels.ridge import ridge_dual as kernel
+
+    B, C, H, W = x.shape
+    if C > _MOST_HELD:  # a program holds the products of all its colours
+        return reference.ridge_dual(x, y, taps_w, taps_h, radii, ridge, padding)
+    bank, tiles = _bank(taps_w, taps_h, radii), _tiles(x)
+    out = y.new_empty(y.shape)
+    _launch(
+        kernel, B * tiles[0] * tiles[1], x.device,
+        x, *x.stride(), y, *y.stride(),
+        bank.taps_w, bank.taps_h, bank.classes.radii, bank.classes.order,
+        torch.full((), ridge, dtype=torch.float64, device=x.device), out,
+        bank.kernels, bank.size, H, W, *tiles,
+        COLOURS=C, CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes,
+        HELD=True, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
+    )  # fmt: skip
+    return out

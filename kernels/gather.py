@@ -34,7 +34,7 @@ from gkm_ops.kernels.windows import (
 
 
 @triton.jit
-def _windows(
+def windows_of(
     image, channel_stride, row_stride, column_stride, top, left, height, width,
     CHANNELS: tl.constexpr, CHUNKS: tl.constexpr, HELD: tl.constexpr, PADDING: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
@@ -56,7 +56,7 @@ def _windows(
 
 
 @triton.jit
-def _blurred(
+def blurred_colours(
     image, channel_stride, row_stride, column_stride, windows, finite, taps_w, taps_h, radii, row, kernels, size,
     top, left, height, width,
     CHANNELS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CHUNKS: tl.constexpr, HELD: tl.constexpr,
@@ -104,7 +104,7 @@ def blur(
     image = x + b * x_batch + group.to(tl.int64) * CHANNELS * x_channel
     maps = coeffs + b * coeffs_batch + group.to(tl.int64) * CHANNELS * coeffs_channel
     rows, columns = top + tl.arange(0, TILE), left + tl.arange(0, TILE)
-    windows, finite = _windows(
+    windows, finite = windows_of(
         image, x_channel, x_row, x_column, top, left, height, width, CHANNELS, CLASSES[-1][0], HELD, PADDING, TILE
     )
     sums = zeros(OUTPUTS, TILE, TILE)
@@ -112,7 +112,7 @@ def blur(
         for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
             m = tl.load(order + place)
             row = m + group * CHANNELS * kernels if CHANNEL_BANKS else m
-            images = _blurred(
+            images = blurred_colours(
                 image, x_channel, x_row, x_column, windows, finite, taps_w, taps_h, radii, row, kernels, size,
                 top, left, height, width,
                 CHANNELS, CHANNEL_BANKS, CLASSES[k][0], HELD, PADDING, TILE, PRECISION,
@@ -150,7 +150,7 @@ def correlate(
     first = group.to(tl.int64) * CHANNELS
     image = x + b * x_batch + first * x_channel
     rows, columns = top + tl.arange(0, TILE), left + tl.arange(0, TILE)
-    windows, finite = _windows(
+    windows, finite = windows_of(
         image, x_channel, x_row, x_column, top, left, height, width, CHANNELS, CLASSES[-1][0], HELD, PADDING, TILE
     )
     weights = ()
@@ -161,7 +161,7 @@ def correlate(
         for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
             m = tl.load(order + place)
             row = m + group * CHANNELS * kernels if CHANNEL_BANKS else m
-            images = _blurred(
+            images = blurred_colours(
                 image, x_channel, x_row, x_column, windows, finite, taps_w, taps_h, radii, row, kernels, size,
                 top, left, height, width,
                 CHANNELS, CHANNEL_BANKS, CLASSES[k][0], HELD, PADDING, TILE, PRECISION,
@@ -191,7 +191,7 @@ def grad_mix(
     b = batch.to(tl.int64)
     image = x + b * x_batch
     rows, columns = top + tl.arange(0, TILE), left + tl.arange(0, TILE)
-    windows, finite = _windows(
+    windows, finite = windows_of(
         image, x_channel, x_row, x_column, top, left, height, width, CHANNELS, CLASSES[-1][0], HELD, PADDING, TILE
     )
     weights = ()
@@ -202,7 +202,7 @@ def grad_mix(
     for k in tl.static_range(len(CLASSES)):
         for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
             m = tl.load(order + place)
-            images = _blurred(
+            images = blurred_colours(
                 image, x_channel, x_row, x_column, windows, finite, taps_w, taps_h, radii, m, kernels, size,
                 top, left, height, width,
                 CHANNELS, CHANNEL_BANKS, CLASSES[k][0], HELD, PADDING, TILE, PRECISION,

@@ -94,6 +94,13 @@ def grad_taps_h(x, y, coeffs, taps_w, mix, radii, padding_mode) -> np.ndarray:
     return _by_tap(reads, taps_w, radii, padding_mode)
 
 
+def ridge_dual(x, y, taps_w, taps_h, radii, ridge, padding_mode) -> np.ndarray:
+    """[B, C, H, W]"""
+    blurred = stack(x, taps_w, taps_h, radii, padding_mode)
+    gram = np.einsum("bmchw,bmdhw->bhwcd", blurred, blurred) + ridge * np.eye(x.shape[1])
+    return np.linalg.solve(gram, y.transpose(0, 2, 3, 1)[..., None])[..., 0].transpose(0, 3, 1, 2)
+
+
 def _by_tap(reads: np.ndarray, taps: np.ndarray, radii, padding_mode: str) -> np.ndarray:
     """Products [C, M, n, n] of a weight at one index and a sample at another -> their sums by tap, shaped as `taps`."""
     shifts = shift_matrices(taps.shape[-1] // 2, reads.shape[-1], padding_mode)

@@ -72,6 +72,8 @@ FAULTS = {
     "one sample beside the image": ("vector.h", "lanes : n - first;", "lanes : n - first + 1;"),
     "adjoint by taps not mirrored": ("adjoint.h", "bank.taps_h_reversed_of(i)", "bank.taps_h_of(i)"),
     "fold that overwrites": ("adjoint.h", "to[x] += from[x]", "to[x] = from[x]"),
+    "product of the wrong colours": ("gather.h", "systems.add(c, o, at", "systems.add(c, 0, at"),
+    "ridge left out": ("ridge.h", "Wide pivot = l(j, j) + ridge;", "Wide pivot = l(j, j);"),
     "transposed form with taps unswapped": ("evaluate.h", "swap(form.taps_w, form.taps_h);", ""),
     "convolution with one transform's sign wrong": ("winograd.h", "even + odd", "even - odd"),
     "convolution that repeats the edge": (

@@ -13,9 +13,10 @@ import pytest
 CASES = Path(__file__).parent / "triton_kernels"
 CAPABILITIES = (80, 90, 100)
 # Bytes of stack a thread may take for registers that do not fit: none but in the adjoint, whose windows and sums of
-# three colours just do not; how many of them differs from one release of Triton to the next.
+# three colours just do not, and where the closed form solves, once at its end; how many of them differs from one
+# release of Triton to the next.
 OPS = ("blur", "blur, mix", "correlate", "grad_mix", "grad_taps", "blur_adjoint", "blur_adjoint, mix")
-MOST_STACK = dict.fromkeys(OPS, 0) | dict.fromkeys(("blur_adjoint", "blur_adjoint, mix"), 160)
+MOST_STACK = dict.fromkeys(OPS, 0) | dict.fromkeys(("blur_adjoint", "blur_adjoint, mix", "ridge_dual"), 160)
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -62,7 +63,7 @@ def test_everything_compiles_for_gpus_and_nothing_spills_where_it_counts():
     done = run(CASES / "ahead_of_time.py", *CAPABILITIES, interpreted=False)
     assert done.returncode == 0, done.stderr[-4000:]
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == 2 * len(MOST_STACK) * len(CAPABILITIES)
+    assert len(rows) == (2 * len(MOST_STACK) - 1) * len(CAPABILITIES)  # ridge_dual is for float32 alone
     for row in rows:
         assert row["stack"] <= MOST_STACK[row["op"]], row
         assert row["registers"] <= 255, row

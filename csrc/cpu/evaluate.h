@@ -14,6 +14,8 @@
 //
 #include "tile.h"
 //
+#include "ridge.h"
+//
 #include "adjoint.h"
 #include "gather.h"
 #include "winograd.h"
@@ -50,6 +52,8 @@ void evaluate(const gkm::Form& form, const gkm::Runtime& runtime) {
       return evaluate<S>(transposed(form), runtime);
     case Target::grad_taps_h:
       return Gather<Target::grad_taps_h, S>(form, runtime).run();
+    case Target::ridge_dual:
+      return Gather<Target::ridge_dual, S>(form, runtime).run();
   }
 }
 

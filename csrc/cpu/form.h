@@ -1,6 +1,7 @@
 // One call of the op family, as plain data: what the binding hands to the kernels.
 //
-// Every op is dF/d(target) of the form F = <y, blur(x, coeffs, taps_w, taps_h, mix)>; see gkm_ops/ops.py.
+// Every op but the last is dF/d(target) of the form F = <y, blur(x, coeffs, taps_w, taps_h, mix)>; see gkm_ops/ops.py.
+// ridge_dual is (A A^T + ridge I)^-1 y at each pixel, where A [C, M] holds the blurred versions of x there.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +9,7 @@
 
 namespace gkm {
 
-enum class Target : int64_t { blur, blur_adjoint, correlate, grad_mix, grad_taps_w, grad_taps_h };
+enum class Target : int64_t { blur, blur_adjoint, correlate, grad_mix, grad_taps_w, grad_taps_h, ridge_dual };
 enum class Storage { f32, f64, bf16, f16 };
 enum class Padding : int64_t { zeros, reflect, replicate };
 
@@ -34,6 +35,7 @@ struct Form {
   const double* taps_h = nullptr;
   const double* mix = nullptr;  // contiguous [M, O, C], or null
   const int64_t* radii = nullptr;
+  double ridge = 0;
   void* out = nullptr;  // contiguous; storage type for images and maps, double for gradients by mix or taps
 };
 

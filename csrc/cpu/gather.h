@@ -1,4 +1,4 @@
-// The ops that read blurred versions of x: blur, correlate, and the gradients by mix and by taps_h.
+// The ops that read blurred versions of x: blur, correlate, the gradients by mix and by taps_h, and ridge_dual.
 //
 // One panel of a tile at a time. A row pass blurs the panel's rows and their halo, by all kernels, into scratch that
 // fits the second-level cache; a column pass finishes each kernel in registers and spends the result at once, on
@@ -22,6 +22,7 @@ class Gather {
   static constexpr int L = kLanes<A>;
   static constexpr int64_t T = kTileWidth<A>;
   static constexpr int64_t P = kPanel<A>;
+  static constexpr bool kReadsCoeffs = kTarget != gkm::Target::correlate && kTarget != gkm::Target::ridge_dual;
   static constexpr bool kSums = kTarget == gkm::Target::grad_mix || kTarget == gkm::Target::grad_taps_h;
 
  public:
@@ -38,6 +39,7 @@ class Gather {
     for (int64_t c = 0; c < banks; ++c) radius_ = max(radius_, banks_[c].radius);
     blurred_stride_ = BlurredRows<A>::stride_for(strips_y_.longest(), radius_);
     colours_ = min(form.C, max(1, kBlurredBytes / (form.M * blurred_stride_ * int64_t(sizeof(A)))));
+    if (kTarget == gkm::Target::ridge_dual) colours_ = form.C;  // it multiplies each colour by every other
   }
 
   void run() {
@@ -64,11 +66,12 @@ class Gather {
 
  private:
   struct Scratch {
-    A* samples;  // [C, rows + 2 radius + 1, samples_stride]: the tile of x with its halo
-    A* blurred;  // [colours, M, blurred_stride]: after the row pass
-    A* images;   // [O, rows, P]: the output's panel, or that of y
-    A* coeffs;   // [rows, P]: the panel of one map, where it is not read in place
-    A* maps;     // [M or 1, rows, P]: correlate's output, or what the gradients sum over
+    A* samples;       // [C, rows + 2 radius + 1, samples_stride]: the tile of x with its halo
+    A* blurred;       // [colours, M, blurred_stride]: after the row pass
+    A* images;        // [O, rows, P]: the output's panel, or that of y
+    A* coeffs;        // [rows, P]: the panel of one map, where it is not read in place
+    A* maps;          // [map_count(), rows, P]: correlate's output, what the gradients sum over, or ridge_dual's colours
+    double* systems;  // [.., rows, P]: ridge_dual's
   };
 
   int64_t sum_count() const {
@@ -85,10 +88,16 @@ class Gather {
   // Whether a map takes sums over colours that are not all blurred at a time.
   bool keeps_maps() const { return kTarget == gkm::Target::correlate && !form_.channel_coeffs && colours_ < form_.C; }
 
+  int64_t map_count() const {
+    if (kTarget == gkm::Target::ridge_dual) return form_.C;
+    return keeps_maps() ? form_.M : 1;
+  }
+
   Scratch scratch() const {
     const int64_t sizes[] = {form_.C * samples_rows() * samples_stride(), colours_ * form_.M * blurred_stride_,
-                             form_.O * panel_size(), panel_size(), (keeps_maps() ? form_.M : 1) * panel_size()};
-    size_t bytes = 0;
+                             form_.O * panel_size(), panel_size(), map_count() * panel_size()};
+    const int64_t systems = kTarget == gkm::Target::ridge_dual ? RidgeSystems<A>::panels(form_.C) * panel_size() : 0;
+    size_t bytes = Arena::bytes<double>(systems);
     for (int64_t size : sizes) bytes += Arena::bytes<A>(size);
     Arena arena(runtime_.scratch(bytes));
     Scratch s;
@@ -97,6 +106,7 @@ class Gather {
     s.images = arena.take<A>(sizes[2]);
     s.coeffs = arena.take<A>(sizes[3]);
     s.maps = arena.take<A>(sizes[4]);
+    s.systems = arena.take<double>(systems);
     return s;
   }
 
@@ -123,6 +133,7 @@ class Gather {
                     form_.W, s.images + o * size);
       }
     }
+    if (kTarget == gkm::Target::ridge_dual) systems(s).clear();
     for (int64_t from = 0; from < form_.C; from += colours_) {
       const int64_t to = min(from + colours_, form_.C);
       for (int64_t c = from; c < to; ++c) {
@@ -134,7 +145,7 @@ class Gather {
         Ahead ahead = map_after(n, from, to - from, panel);
         PanelRows<A> coeffs{};
         for (int64_t c = from; c < to; ++c) {
-          if (kTarget != gkm::Target::correlate && (c == from || form_.channel_coeffs)) {
+          if (kReadsCoeffs && (c == from || form_.channel_coeffs)) {
             coeffs = read_panel(form_.coeffs, plane<S>(form_.coeffs, panel.b, m, c), panel.y, whole_blocks(panel.rows),
                                 form_.H, panel.x, form_.W, s.coeffs);
           }
@@ -145,7 +156,8 @@ class Gather {
         }
       }
     }
-    if (kTarget == gkm::Target::blur) {
+    if (kTarget == gkm::Target::ridge_dual) systems(s).solve(s.images, form_.ridge);
+    if (kTarget == gkm::Target::blur || kTarget == gkm::Target::ridge_dual) {
       for (int64_t o = 0; o < form_.O; ++o) {
         write_panel(s.images + o * size, panel, form_.W, out_plane(panel.b * form_.O + o));
       }
@@ -172,6 +184,7 @@ class Gather {
 
   // What the kernel two turns after the n-th will read or write: a map's panel, or the next panel of one of the first.
   Ahead map_after(int64_t n, int64_t c, int64_t colours, const Tile& panel) const {
+    if (kTarget == gkm::Target::ridge_dual) return Ahead();
     const int64_t m = bank(0).in_turn((n + 2) % form_.M), x = n + 2 < form_.M ? panel.x : panel.x + P;
     const int64_t calls = colours * kPanelVectors * whole_blocks(panel.rows) / kRows;
     if (kTarget == gkm::Target::correlate) {
@@ -225,6 +238,15 @@ class Gather {
           GKM_EACH_ROW(k) add_to(map + at + k * P, y_for(mix, c, images + at + k * P, size) * sum[k]);
         });
       }
+    } else if constexpr (kTarget == gkm::Target::ridge_dual) {
+      A* const blurred = s.maps;
+      const RidgeSystems<A> systems = this->systems(s);
+      blur([=](const A*, int64_t at, const V* sum) GKM_LAMBDA {
+        GKM_EACH_ROW(k) write(blurred + c * size + at + k * P, sum[k]);
+        for (int64_t o = 0; o <= c; ++o) {
+          GKM_EACH_ROW(k) systems.add(c, o, at + k * P, sum[k], load(blurred + o * size + at + k * P));
+        }
+      });
     } else if constexpr (kTarget == gkm::Target::grad_mix) {
       A* const weighed = s.maps;
       blur([=](const A* coeff, int64_t at, const V* sum) GKM_LAMBDA {
@@ -261,6 +283,8 @@ class Gather {
   }
 
   GKM_INLINE static void add_to(A* to, V value) { write(to, load(to) + value); }
+
+  RidgeSystems<A> systems(const Scratch& s) const { return RidgeSystems<A>(s.systems, form_.C, panel_size()); }
 
   A* map_of(int64_t m, const Scratch& s) const { return s.maps + (keeps_maps() ? m * panel_size() : 0); }
 

@@ -114,6 +114,8 @@ std::vector<double> random_numbers(int64_t n) {
   return numbers;
 }
 
+constexpr double kRidge = 0.5;
+
 // What a call may be asked for beside sizes, a bank and a border.
 enum class Variant { plain, with_mix, channel_coeffs, infinite };
 
@@ -216,9 +218,47 @@ std::vector<double> defined(const Call& call, Target target) {
           case Target::grad_taps_h:
             out[tap_h] += beta * weight * tw * x;
             break;
+          case Target::ridge_dual:  // not of the form
+            break;
         }
       }
     }
+  }
+  return out;
+}
+
+// (A A^T + ridge I)^-1 y of each pixel, by elimination.
+std::vector<double> defined_ridge_dual(const Call& call) {
+  const int64_t B = call.B, C = call.C, M = call.M, H = call.H, W = call.W, HW = H * W;
+  std::vector<double> out(B * C * HW), blurred(C);
+  for (int64_t at = 0; at < B * HW; ++at) {
+    const int64_t b = at / HW, h = at / W % H, w = at % W, pixel = at % HW;
+    std::vector<std::vector<double>> rows(C, std::vector<double>(C + 1));
+    for (int64_t c = 0; c < C; ++c) {
+      rows[c][c] = kRidge;
+      rows[c][C] = call.y[(b * C + c) * HW + pixel];
+    }
+    for (int64_t m = 0; m < M; ++m) {
+      for (int64_t c = 0; c < C; ++c) {
+        const int64_t kernel = call.channel_banks ? c * M + m : m, centre = kernel * call.K + call.K / 2;
+        blurred[c] = 0;
+        for (int64_t i = -call.radii[kernel]; i <= call.radii[kernel]; ++i) {
+          for (int64_t j = -call.radii[kernel]; j <= call.radii[kernel]; ++j) {
+            const int64_t row = border_source(h + i, H, call.padding), column = border_source(w + j, W, call.padding);
+            if (row < 0 || column < 0) continue;
+            blurred[c] += call.taps_h[centre + i] * call.taps_w[centre + j] * call.x[(b * C + c) * HW + row * W + column];
+          }
+        }
+      }
+      for (int64_t i = 0; i < C * C; ++i) rows[i / C][i % C] += blurred[i / C] * blurred[i % C];
+    }
+    for (int64_t k = 0; k < C; ++k) {
+      for (int64_t c = 0; c < C; ++c) {
+        const double share = rows[c][k] / rows[k][k];
+        for (int64_t i = k; c != k && i <= C; ++i) rows[c][i] -= share * rows[k][i];
+      }
+    }
+    for (int64_t c = 0; c < C; ++c) out[(b * C + c) * HW + pixel] = rows[c][C] / rows[c][c];
   }
   return out;
 }
@@ -263,7 +303,7 @@ void* fresh_scratch(size_t bytes) {
 // One call of one entry against what it should give; tells and returns false where it differs.
 bool check(const Entry& entry, const Call& call, Target target, Storage storage, Layout layout,
            const std::vector<double>& want) {
-  const bool sums = target >= Target::grad_mix;
+  const bool sums = target >= Target::grad_mix && target != Target::ridge_dual;
   const Storage out_storage = sums ? Storage::f64 : storage;
   Block x, y, coeffs, out(want.size() * size_of(out_storage));
   Form form{};
@@ -272,13 +312,14 @@ bool check(const Entry& entry, const Call& call, Target target, Storage storage,
   form.channel_banks = call.channel_banks, form.channel_coeffs = call.channel_coeffs;
   if (target != Target::blur_adjoint) form.x = lay_out(call.x, call.B, 1, call.C, call, layout, storage, x);
   if (target != Target::blur) form.y = lay_out(call.y, call.B, 1, call.O, call, layout, storage, y);
-  if (target != Target::correlate) {
+  if (target != Target::correlate && target != Target::ridge_dual) {
     form.coeffs = lay_out(call.coeffs, call.B, call.M, call.colours(call.channel_coeffs), call, layout, storage, coeffs);
   }
   form.taps_w = target == Target::grad_taps_w ? nullptr : call.taps_w.data();
   form.taps_h = target == Target::grad_taps_h ? nullptr : call.taps_h.data();
   form.mix = call.with_mix && target != Target::grad_mix ? call.mix.data() : nullptr;
   form.radii = call.radii.data();
+  form.ridge = kRidge;
   form.out = out.data();
   entry.evaluate(form, gkm::Runtime{1 + call.W % 3, run_backwards, fresh_scratch});
 
@@ -313,10 +354,11 @@ int calls = 0;
 
 // Every target of one call by every entry; storage types and layouts take turns.
 bool check_call(const Call& call) {
-  for (int64_t t = 0; t < 6; ++t) {
+  for (int64_t t = 0; t < 7; ++t) {
     const Target target = Target(t);
     if (target == Target::grad_mix && !call.with_mix) continue;
-    const std::vector<double> want = defined(call, target);
+    if (target == Target::ridge_dual && (call.with_mix || call.channel_coeffs)) continue;
+    const std::vector<double> want = target == Target::ridge_dual ? defined_ridge_dual(call) : defined(call, target);
     for (const Entry& entry : kEntries) {
       if (!runs(entry.name)) continue;
       if (!check(entry, call, target, Storage(calls % 4), Layout(calls / 4 % 3), want)) return false;

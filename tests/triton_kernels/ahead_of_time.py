@@ -41,6 +41,8 @@ def launches(dtype: torch.dtype) -> dict:
         "grad_mix": lambda: backend.grad_mix(x, x, coeffs, taps, taps, radii, "reflect"),
         "grad_taps": lambda: backend.grad_taps_h(x, x, coeffs, taps, None, radii, "reflect"),
     }
+    if dtype == torch.float32:
+        calls["ridge_dual"] = lambda: backend.ridge_dual(x, x, taps, taps, radii, 1e-4, "reflect")
     caught = {}
     for name, call in calls.items():
 

@@ -6,6 +6,7 @@ An interpreted operation takes 0.1 ms, so the images are of few tiles (16 x 16):
 
 import numpy as np
 import pytest
+import test_ridge
 import torch
 from problems import IMAGE_OPS, LAYOUTS, OPS, PADDING_MODES, Problem, call, expected
 from test_answers import reached
@@ -137,6 +138,15 @@ def test_equal_inputs_give_equal_bits_alone_and_in_a_batch(op):
     if op in IMAGE_OPS:
         alone = {name: arguments[name][1:] for name in ("x", "y", "coeffs")}
         assert torch.equal(call(op, arguments | alone)[0], first[1])
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_the_closed_form(channels):
+    for bank in ("skew", "per_colour_skew") if channels == 3 else ("skew",):
+        problem = Problem(batch=2, channels=channels, height=9, width=17, bank=bank)
+        arguments = test_ridge.arguments(problem, torch.float32)
+        test_ridge.check(arguments)
+        test_ridge.check(arguments | {"x": arguments["x"].mT.contiguous().mT})
 
 
 def test_gradients():

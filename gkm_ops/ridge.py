@@ -1,0 +1,106 @@
+"""Registration of the one op that solves: the closed form of coefficient maps, up to a `correlate`.
+
+At a pixel let A [C, M] hold the blurred versions of x, A_cm = (T_m x)_c. The maps of least norm with A beta = y, up
+to a ridge, are beta = A^T z with z = (A A^T + ridge I)^-1 y. `ridge_dual` gives z, in one pass over the image, and
+beta = correlate(x, z). Its derivatives are those of the op family: with w the solution for an incoming gradient g
+in the place of y, <g, dz> = <w, dy> - sum_m <w, dT_m x> <T_m x, z> - sum_m <w, T_m x> <dT_m x, z>.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from gkm_ops import backends
+from gkm_ops.ops import check, derivative
+
+_NAME = "gkm_ops::ridge_dual"
+_library = torch.library.Library("gkm_ops", "FRAGMENT")
+_library.define(
+    "ridge_dual(Tensor x, Tensor y, Tensor taps_w, Tensor taps_h, int[] radii, float ridge, str padding_mode) -> Tensor"
+)
+_op = torch.ops.gkm_ops.ridge_dual.default
+_VARIABLES = ("x", "y", "taps_w", "taps_h")
+
+
+def _check(x: Tensor, y: Tensor, taps_w: Tensor, taps_h: Tensor, radii: Any, ridge: float, padding_mode: str) -> Any:
+    sizes = check(x=x, y=y, taps_w=taps_w, taps_h=taps_h, radii=radii, padding_mode=padding_mode, target="coeffs")
+    if x.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"x: got {x.dtype}, wanted float32 or float64: a solution's digits cancel in what it is for")
+    if not (math.isfinite(ridge) and ridge > 0):
+        raise ValueError(f"ridge: got {ridge}, wanted a finite number > 0")
+    return sizes
+
+
+def _serve(x: Tensor, y: Tensor, *others: Any) -> Tensor:
+    if 0 in _check(x, y, *others):
+        return torch.zeros_like(y, memory_format=torch.contiguous_format)
+    return backends.choose(x.device.type, x.dtype).implementation("ridge_dual")(x, y, *others)
+
+
+def _fake(x: Tensor, y: Tensor, *others: Any) -> Tensor:
+    _check(x, y, *others)
+    return torch.empty_like(y, memory_format=torch.contiguous_format)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:4], output)
+    ctx.others = inputs[4:]
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    x, _, taps_w, taps_h, z = ctx.saved_tensors
+    radii, _, padding_mode = ctx.others
+    w = _op(x, grad, taps_w, taps_h, *ctx.others)
+    form = {"x": x, "taps_w": taps_w, "taps_h": taps_h, "mix": None, "radii": radii, "padding_mode": padding_mode}
+
+    def gradient(variable: str) -> Tensor:
+        if variable == "y":
+            return w
+        total = torch.zeros((), dtype=x.dtype, device=x.device)
+        for one, other in ((w, z), (z, w)):
+            coeffs = derivative("coeffs", form | {"y": other, "coeffs": None})
+            total = total - derivative(variable, form | {"y": one, "coeffs": coeffs})
+        return total.to(form[variable].dtype)
+
+    needed = zip(_VARIABLES, ctx.needs_input_grad, strict=False)
+    return (*(gradient(variable) if is_needed else None for variable, is_needed in needed), None, None, None)
+
+
+def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+    if in_dims[2] is not None or in_dims[3] is not None:  # each sample has taps of its own
+        results = [
+            _op(*(arg.select(dim, i) if isinstance(dim, int) else arg for arg, dim in zip(args, in_dims, strict=True)))
+            for i in range(info.batch_size)
+        ]
+        return torch.stack(results), 0
+    x, y = (
+        (arg.expand(info.batch_size, *arg.shape) if dim is None else arg.movedim(dim, 0)).flatten(0, 1)
+        for arg, dim in zip(args[:2], in_dims[:2], strict=True)
+    )
+    return _op(x, y, *args[2:]).unflatten(0, (info.batch_size, -1)), 0
+
+
+_library.impl("ridge_dual", _serve, "CompositeExplicitAutograd")
+torch.library.register_fake(_NAME, _fake, lib=_library)
+torch.library.register_autograd(_NAME, _backward, setup_context=_setup_context, lib=_library)
+torch.library.register_vmap(_NAME, _vmap, lib=_library)
+for _device_type in ("cpu", "cuda"):
+    torch.library.register_autocast(_NAME, _device_type, torch.float32, lib=_library)
+
+
+@register_flop_formula(torch.ops.gkm_ops.ridge_dual, get_raw=True)
+def _flops(*args: Any, **kwargs: Any) -> int:
+    """Two FLOPs a multiply-add: the blurs as `gkm_ops.ops` counts them, the products and the factorisation."""
+    names = ("x", "y", "taps_w", "taps_h", "radii", "ridge", "padding_mode")
+    arguments = dict(zip(names, args, strict=False)) | kwargs
+    arguments.pop("out_val", None)
+    sizes, radii = _check(**arguments), arguments["radii"]
+    taps = 2 * sum(2 * r + 1 for r in radii) * (sizes.C if len(radii) == sizes.M else 1)
+    products = sizes.M * sizes.C * (sizes.C + 1) // 2
+    solution = sizes.C**3 // 6 + sizes.C**2
+    return 2 * sizes.B * sizes.H * sizes.W * (taps + products + solution)
