@@ -12,7 +12,9 @@ from gkm_ops import __version__
 COMMANDS = (
     "deblur",
     "evaluate",
+    "fit",
     "info",
+    "render",
     "train",
 )
 

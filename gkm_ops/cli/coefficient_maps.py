@@ -16,7 +16,7 @@ _DPI = 200
 
 
 def draw(file: BinaryIO, coeffs: Tensor, kernels: Sequence[int], bank: GaussianBank) -> None:
-    """Write the maps of chosen kernels as a PNG, all in one range of colours, with a colour bar.
+    """Write the maps of chosen kernels as a PNG, each with its own range of colours about zero and a colour bar.
 
     Args:
         file: to write to.
@@ -29,20 +29,21 @@ def draw(file: BinaryIO, coeffs: Tensor, kernels: Sequence[int], bank: GaussianB
     stride = max(1, round(max(H, W) / (_PANEL * _DPI)))
     chosen = coeffs.unflatten(0, (2, -1))[:, list(kernels)].float().cpu()
     chosen = F.avg_pool2d(chosen, stride, ceil_mode=True)
-    limit = max(chosen.abs().max().item(), 1e-6)
 
-    panel = (_PANEL * min(1, W / H), _PANEL * min(1, H / W))
-    size = (panel[0] * len(kernels) + 1.2, 2 * (panel[1] + 0.4))
+    panel = (_PANEL * min(1, W / H) + 0.8, _PANEL * min(1, H / W) + 0.4)
+    size = (panel[0] * len(kernels) + 0.4, 2 * panel[1])
     figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
     axes = figure.subplots(2, len(kernels), squeeze=False)
     for row, source in enumerate(("photo", "last estimate")):
         for column, kernel in enumerate(kernels):
             panel_axes = axes[row, column]
-            shown = panel_axes.imshow(chosen[row, column].numpy(), cmap="RdBu_r", vmin=-limit, vmax=limit)
+            values = chosen[row, column].numpy()
+            limit = max(abs(values).max(), 1e-6)
+            shown = panel_axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            figure.colorbar(shown, ax=panel_axes, fraction=0.05)
             panel_axes.set(xticks=[], yticks=[], title=_title(kernel, bank) if row == 0 else "")
             if column == 0:
                 panel_axes.set_ylabel(f"of the {source}")
-    figure.colorbar(shown, ax=axes)
     figure.savefig(file, format="png")
 
 
