@@ -8,6 +8,7 @@ export MAX_JOBS ?= $(shell nproc)
 DEMO_ARGS ?=
 TEST_ARGS ?= -n $(MAX_JOBS)
 BENCH_ARGS ?=
+PAPER_ARGS ?=
 
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check
@@ -16,7 +17,7 @@ CHOICE := $(shell echo '$(PYTHON) $(TORCH)' | cksum | cut -d' ' -f1)
 ENVIRONMENT := $(VENV)/.environment-$(CHOICE)
 INSTALLED := $(VENV)/.installed-$(CHOICE)
 
-.PHONY: demo test lint bench bench-network gpu-check install clean
+.PHONY: demo test lint bench bench-network paper gpu-check install clean
 
 demo: $(INSTALLED)
 	$(RUN) -m examples.render_motorcycle $(DEMO_ARGS)
@@ -34,6 +35,9 @@ bench: $(INSTALLED)
 
 bench-network: $(INSTALLED)
 	$(RUN) -m benchmarks.network $(BENCH_ARGS)
+
+paper: $(INSTALLED)
+	$(RUN) -m benchmarks.paper $(PAPER_ARGS)
 
 # With the Python, torch and Triton that the machine has: there need not be a network.
 gpu-check:

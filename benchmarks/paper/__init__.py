@@ -1,0 +1,1 @@
+"""The paper's supplement, reproduced: tables 1 and 2 and figures 1 to 4."""

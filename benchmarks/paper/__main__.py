@@ -1,0 +1,5 @@
+"""``python -m benchmarks.paper``"""
+
+from benchmarks.paper.cli import main
+
+raise SystemExit(main())
