@@ -1,16 +1,17 @@
 """The paper's tables and figures: a small run of everything, and what the pieces compute."""
 
 import csv
-import json
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.paper import cli, dense, pairs, report, table1, table2
+from benchmarks.paper import card, cli, closed_form, dense, pairs, report, table1, table2
+from benchmarks.paper.clock import DisagreementError
 from benchmarks.paper.supplement import TABLE_2
 from gkm_ops import GaussianBank, GKMNet, gkm_blur, gkm_blur_adjoint
+from gkm_ops.defocus import ClosedForm
 from gkm_ops.nn import HQSNet, pyramid
 
 
@@ -30,32 +31,46 @@ def folder(tmp_path_factory):
 
 
 def test_everything_on_given_pairs(folder, tmp_path, capsys):
-    out = tmp_path / "made"
-    arguments = [str(folder), "--photos", str(folder / "a_blur.png"), "--out", str(out), "--windows", "1", "16"]
-    assert cli.main([*arguments, "--cg-steps", "10", "--size", "64x48"]) == 0
-    printed = capsys.readouterr().out
-    record = json.loads((out / "paper.json").read_text())
-    assert (out / "paper.md").read_text() in printed
-    assert report.full(record) == (out / "paper.md").read_text()
-    for number in range(1, 5):
-        height, width = cv2.imread(str(out / f"figure-{number}.png")).shape[:2]
-        assert min(height, width) > 300
+    out, record = tmp_path / "made", tmp_path / "record"
+    arguments = [str(folder), "--photos", str(folder / "a_blur.png"), "--out", str(out), "--record", str(record)]
+    arguments += ["--windows", "1", "16", "--descent-steps", "12", "--cg-steps", "10", "--size", "64x48"]
+    assert cli.main(arguments) == 0
+    assert (record / "paper.md").read_text() in capsys.readouterr().out
+    assert sorted(path.name for path in out.iterdir()) == [f"figure-{number}.png" for number in range(1, 5)]
+    for path in out.iterdir():
+        assert min(cv2.imread(str(path)).shape[:2]) > 300
 
-    with (out / "table1.csv").open() as file:
+    records = report.read(record)
+    assert tuple(records) == cli.MEASURED
+    assert report.full(records) == (record / "paper.md").read_text()
+    with (record / "table1.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == 2 * 2 * 3
+    assert len(rows) == 2 * 2 * 4
     scores = {(row["name"], row["window"], row["model"]): float(row["psnr"]) for row in rows}
     for name in ("a", "b"):  # blurred by one Gaussian, but for rounding
         assert scores[name, "16", "gaussian"] > 70
         assert scores[name, "16", "gaussian"] > scores[name, "16", "disk"] + 10
-    with (out / "table2.csv").open() as file:
+        assert scores[name, "16", "disk"] > scores[name, "16", "narrow disk"]
+    with (record / "table2.csv").open() as file:
         networks = [row["network"] for row in csv.DictReader(file)]
     assert networks == ["GKMNet", "HQS + CG (P = 10)"]
+    (descent,) = records["descent"]["rows"]
+    assert list(descent["free"]["curve"]) == ["10"]
+    assert descent["free"]["curve"]["10"] < descent["free"]["psnr"] < descent["closed_form"]["psnr"]
+    assert descent["bounded"]["largest"] <= 1
+    for row in records["gradients"]["by_tolerance"]:
+        assert row["difference"] < 30 * row["tolerance"]
+    (kept,) = records["gradients"]["kept"]
+    assert kept["images_kept"]["implicit"] < kept["images_kept"]["unrolled"]
 
 
-def test_one_part_alone(folder, tmp_path):
-    assert cli.main([str(folder), "--out", str(tmp_path), "--parts", "table1", "--windows", "8"]) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["paper.json", "paper.md", "table1.csv"]
+def test_a_part_is_put_beside_those_that_are_there(folder, tmp_path):
+    run = [str(folder), "--out", str(tmp_path), "--windows", "8", "--parts"]
+    assert cli.main([*run, "table1"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["paper.md", "table1.csv", "table1.json"]
+    assert cli.main([*run, "closed_form", "--size", "64x48"]) == 0
+    tables = (tmp_path / "paper.md").read_text()
+    assert tables.index("## Table 1") < tables.index("## The closed form's cost")
 
 
 def test_a_folder_without_pairs_is_an_error(tmp_path, capsys):
@@ -107,10 +122,21 @@ def test_dense_networks_compute_the_same(fused, published):
         torch.testing.assert_close(theirs(*levels)[0], ours(*levels)[0], rtol=1e-4, atol=1e-4)
 
 
+class _WorseForm(ClosedForm):
+    def __call__(self, *arguments):
+        return 0.9 * super().__call__(*arguments)
+
+
+def test_a_closed_form_that_misses_is_not_timed(monkeypatch):
+    monkeypatch.setattr(closed_form, "ClosedForm", _WorseForm)
+    with pytest.raises(DisagreementError, match="ClosedForm: misses by"):
+        closed_form.measure("cpu", (48, 64))
+
+
 def test_a_network_that_computes_something_else_is_not_timed(monkeypatch):
     monkeypatch.setattr(dense.DenseBank, "blur", lambda self, x, coeffs: x)
-    with pytest.raises(table2.DisagreementError, match="DenseHQSNet: off by"):
-        table2._seconds(lambda: HQSNet(2), lambda: dense.DenseHQSNet(2), (48, 64), "cpu")
+    with pytest.raises(DisagreementError, match="DenseHQSNet: off by"):
+        table2.measure([10], (48, 64), "cpu")
 
 
 def test_the_cost_of_a_step():
@@ -123,3 +149,14 @@ def test_parameters_are_the_supplement_s():
     for steps, printed in TABLE_2.items():
         net = GKMNet() if steps is None else HQSNet(steps)
         assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(printed.parameters, rel=0.01)
+
+
+def test_macs_by_modules_are_the_supplement_s_flops():
+    """But for what the network here leaves out: a memory of zeros, norms that are folded away, the sum layer."""
+    by_modules = table2._flops(GKMNet, {torch.ops.aten.convolution: table2._by_modules})["aten.convolution"]
+    assert by_modules / 1e9 == pytest.approx(TABLE_2[None].gflops, rel=0.02)
+
+
+def test_the_page_shows_the_records_that_are_there():
+    assert card.card() == card.CARD.read_text()
+    assert tuple(report.read(card.RECORDS)) == cli.MEASURED

@@ -13,11 +13,13 @@ from typing import Any
 from tqdm import tqdm
 
 from benchmarks import environment
-from benchmarks.paper import figures, pairs, report, table1, table2
+from benchmarks.paper import closed_form, descent, figures, gradients, pairs, report, table1, table2
+from benchmarks.paper.clock import DisagreementError
 from gkm_ops.files import replacing
 from gkm_ops.weights import load_net, pretrained
 
-PARTS = ("table1", "table2", "figures")
+MEASURED = ("table1", "descent", "closed_form", "table2", "gradients")
+PARTS = (*MEASURED, "figures")
 _MULTIPLE, _SMALLEST = 16, 48  # as GKMNet's three scales and the bank's radius want
 _SHOWN = 3  # photos of figures 2 and 3
 
@@ -26,35 +28,52 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     try:
         return _run(options)
-    except (OSError, ValueError, table2.DisagreementError) as error:
+    except (OSError, ValueError, DisagreementError) as error:
         print(f"benchmarks.paper: error: {error}", file=sys.stderr)
         return 1
 
 
 def _run(options: argparse.Namespace) -> int:
-    options.out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    folder = options.record or options.out
+    for place in (folder, options.out):
+        place.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     sets = pairs.from_folders(options.data) if options.data else pairs.from_scikit_image()
-    record: dict[str, Any] = {"environment": environment.describe()}
     with warnings.catch_warnings(record=True) as misaligned:
         warnings.simplefilter("always", UserWarning)
-        if "table1" in options.parts:
-            record["table1"] = table1.measure(sets, options.windows, options.device)
-        if "table2" in options.parts:
-            record["table2"] = table2.measure(options.cg_steps, options.size, options.device)
-        if "figures" in options.parts:
-            _draw(options, sets)
+        for part in options.parts:
+            if part == "figures":
+                _draw(options, sets)
+                continue
+            record = {"environment": environment.describe()} | _measure(part, options, sets)
+            _write(folder / f"{part}.json", json.dumps(record, indent=1) + "\n")
     for message in dict.fromkeys(str(warning.message) for warning in misaligned):
         print(f"benchmarks.paper: warning: {message}", file=sys.stderr)
 
-    tables = report.full(record)
-    if tables:
+    records = report.read(folder)
+    if records:
+        tables = report.full(records)
         print(tables)
-        files = {"paper.json": json.dumps(record, indent=1) + "\n", "paper.md": tables, **report.as_csv(record)}
-        for name, text in files.items():
-            with replacing(options.out / name) as file:
-                file.write(text.encode())
-    print(f"written: {options.out}")
+        for name, text in {"paper.md": tables, **report.as_csv(records)}.items():
+            _write(folder / name, text)
+    print(f"written: {' and '.join(map(str, dict.fromkeys((folder, options.out))))}")
     return 0
+
+
+def _measure(part: str, options: argparse.Namespace, sets: Sequence[pairs.Images]) -> dict[str, Any]:
+    if part == "table1":
+        return {"rows": table1.measure(sets, options.windows, options.device)}
+    if part == "descent":
+        return {"steps": options.descent_steps, "rows": descent.measure(sets, options.descent_steps, options.device)}
+    if part == "closed_form":
+        return closed_form.measure(options.device, options.size)
+    if part == "table2":
+        return table2.measure(options.cg_steps, options.size, options.device)
+    return gradients.measure(options.cg_steps, options.device)
+
+
+def _write(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 def _draw(options: argparse.Namespace, sets: Sequence[pairs.Images]) -> None:
@@ -88,7 +107,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         metavar="PHOTO",
         help="defocused photos and folders of them for figures 3 and 4; default: scikit-image's coffee",
     )
-    parser.add_argument("--out", type=Path, default=Path("out/paper"), metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument(
+        "--out", type=Path, default=Path("out/paper"), metavar="FOLDER", help="for the figures; default: %(default)s"
+    )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="FOLDER",
+        help="for the numbers, beside those of other parts that are there; default: the folder of the figures",
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all of them")
     parser.add_argument(
         "--windows",
@@ -108,7 +135,10 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         help="of table 2, among the supplement's; default: 10 15 20 25",
     )
     parser.add_argument(
-        "--size", type=_size, default=(560, 848), metavar="WxH", help="of the image that table 2 is timed on; 848x560"
+        "--size", type=_size, default=(560, 848), metavar="WxH", help="of the images that are timed; default: 848x560"
+    )
+    parser.add_argument(
+        "--descent-steps", type=_positive, default=300, metavar="N", help="of gradient descent; default: %(default)s"
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of GKMNet, instead of the package's own")
     parser.add_argument("--device", default="cpu", help="as torch names it; default: %(default)s")

@@ -43,13 +43,16 @@ def nearest_gaussian(x: Tensor, y: Tensor, bank: GaussianBank, window: int) -> t
     return _nearest(_gaussians(x.double(), bank), y, window)
 
 
-def nearest_disk(x: Tensor, y: Tensor, bank: GaussianBank, window: int) -> tuple[Tensor, Tensor]:
-    """As `nearest_gaussian` with a uniform disk in the place of every kernel, of the same standard deviation.
+def nearest_disk(
+    x: Tensor, y: Tensor, bank: GaussianBank, window: int, *, diameter: float = 4.0
+) -> tuple[Tensor, Tensor]:
+    """As `nearest_gaussian` with a uniform disk in the place of every kernel, whose number it has.
 
-    That of a disk is a quarter of its diameter, before it is sampled on pixels. Its number is that of the kernel it
-    stands for.
+    Args:
+        diameter: of the disks, in standard deviations of the kernels, > 0. Default: 4, with which both spread alike,
+            up to the disk's sampling on pixels.
     """
-    return _nearest(_disks(x.double(), bank), y, window)
+    return _nearest(_disks(x.double(), bank, diameter), y, window)
 
 
 def _nearest(versions: Iterator[tuple[int, Tensor]], y: Tensor, window: int) -> tuple[Tensor, Tensor]:
@@ -75,10 +78,10 @@ def _gaussians(x: Tensor, bank: GaussianBank) -> Iterator[tuple[int, Tensor]]:
         yield m, gaussian_stack(x, kernel)[:, 0]
 
 
-def _disks(x: Tensor, bank: GaussianBank) -> Iterator[tuple[int, Tensor]]:
+def _disks(x: Tensor, bank: GaussianBank, diameter: float) -> Iterator[tuple[int, Tensor]]:
     """Each disk exactly, as the sum of all its separable parts: K = sum_i e_i v_i v_i^T, v_i its eigenvectors."""
     for m, sigma in _by_width(bank):
-        eigenvalues, vectors = torch.linalg.eigh(disk_kernel(4 * sigma))
+        eigenvalues, vectors = torch.linalg.eigh(disk_kernel(diameter * sigma))
         parts = GaussianBank.from_taps(vectors.mT).to(x.device)
         weights = eigenvalues.to(x).view(1, -1, 1, 1).expand(1, -1, *x.shape[2:])
         yield m, gkm_blur(x, weights, parts)
