@@ -1,11 +1,4 @@
-// The binding of the CPU kernels, through LibTorch's stable ABI: one build serves torch 2.11 and newer.
-//
-// gkm_ops/ops.py owns the public ops, their checks and their derivatives; it calls this one function with
-// arguments that have been checked, and with an output to fill.
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
+// The binding of the CPU kernels.
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
@@ -18,14 +11,14 @@
 #include <optional>
 #include <vector>
 
+#include "binding.h"
 #include "cpu/convolution.h"
 #include "cpu/form.h"
 #include "cpu/isa.h"
 
 namespace {
 
-using torch::headeronly::ScalarType;
-using torch::stable::Tensor;
+using gkm::Tensor;
 
 // In the order of kInstructionSets.
 constexpr void (*kEvaluate[])(const gkm::Form&, const gkm::Runtime&) = {
@@ -48,34 +41,6 @@ constexpr void (*kConvolve[])(const gkm::Convolution&, const gkm::Runtime&) = {
 #endif
 };
 
-gkm::Storage storage_of(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float:
-      return gkm::Storage::f32;
-    case ScalarType::Double:
-      return gkm::Storage::f64;
-    case ScalarType::BFloat16:
-      return gkm::Storage::bf16;
-    case ScalarType::Half:
-      return gkm::Storage::f16;
-    default:
-      throw std::invalid_argument("a floating-point type that the kernels do not know");
-  }
-}
-
-// [B, C, H, W], or [B, M, H, W] and [B, M, C, H, W] for coefficients.
-gkm::Planes planes_of(const Tensor& tensor, bool maps) {
-  const int64_t dim = tensor.dim();
-  gkm::Planes planes;
-  planes.data = tensor.data_ptr();
-  planes.batch = tensor.stride(0);
-  (maps ? planes.map : planes.channel) = tensor.stride(1);
-  if (dim == 5) planes.channel = tensor.stride(2);
-  planes.row = tensor.stride(dim - 2);
-  planes.column = tensor.stride(dim - 1);
-  return planes;
-}
-
 template <class T>
 void append_doubles(const T* data, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, size_t dim,
                     std::vector<double>& out) {
@@ -91,7 +56,7 @@ std::vector<double> doubles_of(const std::optional<Tensor>& tensor) {
   std::vector<double> out;
   if (!tensor.has_value()) return out;
   const void* data = tensor->data_ptr();
-  const gkm::Storage storage = storage_of(*tensor);
+  const gkm::Storage storage = gkm::storage_of(*tensor);
   if (storage == gkm::Storage::f64 && tensor->is_contiguous()) {
     const double* doubles = static_cast<const double*>(data);
     return std::vector<double>(doubles, doubles + tensor->numel());
@@ -152,39 +117,13 @@ void* scratch(size_t bytes) {
 void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional<Tensor> y,
               std::optional<Tensor> coeffs, std::optional<Tensor> taps_w, std::optional<Tensor> taps_h,
               std::optional<Tensor> mix, std::vector<int64_t> radii, int64_t padding, double ridge) {
-  const Tensor& image = x.has_value() ? *x : *y;
-  const Tensor& taps = taps_w.has_value() ? *taps_w : *taps_h;
   const std::vector<double> doubles_w = doubles_of(taps_w), doubles_h = doubles_of(taps_h), doubles_mix = doubles_of(mix);
-
   gkm::Form form;
-  form.target = static_cast<gkm::Target>(target);
-  form.storage = storage_of(image);
-  form.padding = static_cast<gkm::Padding>(padding);
-  form.B = image.size(0);
-  form.H = image.size(2);
-  form.W = image.size(3);
-  form.M = taps.size(taps.dim() - 2);
-  form.K = taps.size(taps.dim() - 1);
-  form.channel_banks = taps.dim() == 3;
-  form.channel_coeffs = (coeffs.has_value() ? *coeffs : out).dim() == 5;
-  if (form.target == gkm::Target::grad_mix) {
-    form.O = y->size(1);
-    form.C = x->size(1);
-  } else if (mix.has_value()) {
-    form.O = mix->size(1);
-    form.C = mix->size(2);
-  } else {
-    form.O = form.C = image.size(1);
-  }
-  if (x.has_value()) form.x = planes_of(*x, false);
-  if (y.has_value()) form.y = planes_of(*y, false);
-  if (coeffs.has_value()) form.coeffs = planes_of(*coeffs, true);
+  gkm::describe(form, target, out, x, y, coeffs, taps_w.has_value() ? *taps_w : *taps_h, mix, padding, ridge);
   form.taps_w = taps_w.has_value() ? doubles_w.data() : nullptr;
   form.taps_h = taps_h.has_value() ? doubles_h.data() : nullptr;
   form.mix = mix.has_value() ? doubles_mix.data() : nullptr;
   form.radii = radii.data();
-  form.ridge = ridge;
-  form.out = out.data_ptr();
   kEvaluate[gkm::instruction_set()](form, gkm::Runtime{torch::stable::get_num_threads(), parallel_for, scratch});
 }
 
@@ -213,9 +152,7 @@ void convolve(Tensor out, Tensor x, Tensor weight, std::optional<Tensor> bias, b
 
 STABLE_TORCH_LIBRARY(gkm_ops_cpu, library) {
   library.def("convolve(Tensor(a!) out, Tensor x, Tensor weight, Tensor? bias, bool rectified, Tensor? added) -> ()");
-  library.def(
-      "evaluate(int target, Tensor(a!) out, Tensor? x, Tensor? y, Tensor? coeffs, Tensor? taps_w, Tensor? taps_h, "
-      "Tensor? mix, int[] radii, int padding, float ridge) -> ()");
+  library.def("evaluate(" GKM_ARGUMENTS ") -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(gkm_ops_cpu, CPU, library) {

@@ -39,7 +39,12 @@ class Backend:
 
 
 # Best first.
-_MODULES = {"cpu": "gkm_ops.cpu", "triton": "gkm_ops.kernels.backend", "eager": "gkm_ops.reference"}
+_MODULES = {
+    "cpu": "gkm_ops.cpu",
+    "cuda": "gkm_ops.cuda",
+    "triton": "gkm_ops.kernels.backend",
+    "eager": "gkm_ops.reference",
+}
 _forced: str | None = None
 _backends: dict[str, Backend] = {}
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from gkm_ops import cuda
 from gkm_ops.backends import available_backends
 
 
@@ -15,8 +16,9 @@ def build_info() -> dict[str, Any]:
 
     Returns:
         A dict of ``python``, ``torch``, ``threads``, ``compiler``, ``instruction_sets`` (compiled in, best
-        first), ``instruction_set`` (the one that serves), ``cpu_features`` and ``backends`` (device to
-        backend to ``"available"`` or the reason why not).
+        first), ``instruction_set`` (the one that serves), ``cpu_features``, ``cuda`` (the architectures that
+        the CUDA kernels were built for, and by what) and ``backends`` (device to backend to ``"available"``
+        or the reason why not).
 
     Example:
         >>> build_info()["backends"]["cpu"]["eager"]
@@ -39,5 +41,6 @@ def build_info() -> dict[str, Any]:
         except RuntimeError as error:
             info["instruction_set"] = f"none: {error}"
         info["cpu_features"] = _info.cpu_features()
+    info["cuda"] = cuda.built()
     info["backends"] = {device: available_backends(device) for device in ("cpu", "cuda")}
     return info

@@ -81,7 +81,7 @@ def test_the_environment_forces_and_use_backend_outranks_it(served, monkeypatch)
 
 
 def test_unknown_names_are_refused(monkeypatch):
-    with pytest.raises(ValueError, match=r"use_backend: got 'gpu', wanted one of .*'cpu', 'eager'"):
+    with pytest.raises(ValueError, match=r"use_backend: got 'gpu', wanted one of .*'cpu', 'cuda', 'eager'"):
         gkm_ops.use_backend("gpu")
     monkeypatch.setenv("GKM_OPS_BACKEND", "gpu")
     with pytest.raises(ValueError, match="GKM_OPS_BACKEND: got 'gpu', wanted one of"):

@@ -46,7 +46,7 @@ def test_sanitizers_are_silent_and_all_calls_right(tmp_path):
     sources += [NATIVE / "wide.cpp", NATIVE / "driver.cpp"]
     names = [source.stem.removeprefix("isa_") for source in sources[:-2]] + ["avx512"]
     objects = [tmp_path / f"{source.stem}.o" for source in sources]
-    options = [*SANITIZERS, entries(*names), "-I", KERNELS, "-c"]
+    options = [*SANITIZERS, entries(*names), "-I", KERNELS, "-I", KERNELS.parent, "-c"]
 
     def compile_one(source, target):
         # Kernels unoptimised: with the checks in inlined vector code, an optimiser takes ten times as long as it saves.
@@ -90,7 +90,8 @@ FAULTS = {
 def driver(tmp_path_factory):
     """The driver, compiled for the baseline and not yet linked with any kernels."""
     target = tmp_path_factory.mktemp("driver") / "driver.o"
-    compile_with("-O1", entries(BASELINE), "-I", KERNELS, "-c", NATIVE / "driver.cpp", "-o", target)
+    includes = ["-I", KERNELS, "-I", KERNELS.parent]
+    compile_with("-O1", entries(BASELINE), *includes, "-c", NATIVE / "driver.cpp", "-o", target)
     return target
 
 
@@ -109,8 +110,8 @@ def test_driver_passes_the_kernels_as_they_are(driver, tmp_path):
 @needs_compiler
 @pytest.mark.parametrize(("file", "text", "replacement"), FAULTS.values(), ids=FAULTS)
 def test_driver_finds_a_fault(driver, tmp_path, file, text, replacement):
-    sources = tmp_path / "cpu"
-    shutil.copytree(KERNELS, sources)
+    shutil.copytree(KERNELS.parent, tmp_path / "csrc")
+    sources = tmp_path / "csrc" / "cpu"
     source = (sources / file).read_text()
     assert source.count(text) == 1, f"{file} no longer has {text!r} once: choose another place for this fault"
     (sources / file).write_text(source.replace(text, replacement))

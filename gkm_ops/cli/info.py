@@ -37,6 +37,7 @@ def legible(facts: dict[str, Any]) -> str:
             ("processor has", ", ".join(name for name, there in features.items() if there) or "nothing listed"),
             ("and lacks", ", ".join(name for name, there in features.items() if not there) or "nothing listed"),
         ]
+    lines.append(("CUDA kernels", facts["cuda"]))
     text = [f"{name:<15}{value}" for name, value in lines]
     for device, backends in facts["backends"].items():
         absent = device == "cuda" and not torch.cuda.is_available()

@@ -1,0 +1,62 @@
+// What all kernels ask about a form: parameters, planes, borders.
+#pragma once
+
+#include "form.h"
+#include "numbers.cuh"
+
+namespace gkm::cuda {
+
+template <class A>
+__device__ A entry_of(const Table& table, int64_t i) {
+  switch (table.storage) {
+    case Storage::f32:
+      return A(static_cast<const float*>(table.data)[i]);
+    case Storage::f64:
+      return A(static_cast<const double*>(table.data)[i]);
+    case Storage::bf16:
+      return A(widened(static_cast<const bf16*>(table.data)[i]));
+    case Storage::f16:
+      return A(widened(static_cast<const f16*>(table.data)[i]));
+  }
+  return A();
+}
+
+template <class S>
+__device__ const S* plane_of(const Planes& planes, int64_t b, int64_t m, int64_t c) {
+  return static_cast<const S*>(planes.data) + b * planes.batch + m * planes.map + c * planes.channel;
+}
+
+template <class T>
+__host__ __device__ T least(T a, T b) {
+  return a < b ? a : b;
+}
+
+template <class T>
+__host__ __device__ T most(T a, T b) {
+  return a > b ? a : b;
+}
+
+// Where the sample at any index of an axis of n comes from, -1 for a zero. Beyond what a kernel reaches, where tiles
+// stand out of the image, it is just one that exists.
+__device__ inline int64_t border_index(int64_t i, int64_t n, Padding padding) {
+  if (i >= 0 && i < n) return i;
+  if (padding == Padding::zeros) return -1;
+  if (padding == Padding::reflect) i = i < 0 ? -i : 2 * (n - 1) - i;
+  return most(int64_t(0), least(i, n - 1));
+}
+
+// The border the other way round: calls fold(e) for every index e beyond an axis of n, no further than the radius, that
+// reads the sample at i.
+template <class Fold>
+__device__ void each_folded(int64_t i, int64_t n, int radius, Padding padding, const Fold& fold) {
+  if (padding == Padding::reflect) {
+    if (i > 0 && i <= radius) fold(-i);
+    if (i < n - 1 && n - 1 - i <= radius) fold(2 * (n - 1) - i);
+  }
+  if (padding == Padding::replicate) {
+    for (int e = 1; i == 0 && e <= radius; ++e) fold(int64_t(-e));
+    for (int e = 1; i == n - 1 && e <= radius; ++e) fold(n - 1 + e);
+  }
+}
+
+}  // namespace gkm::cuda

@@ -1,0 +1,3 @@
+#include "generic_launch.cuh"
+
+template int gkm::cuda::launch_generic<float>(const Form& form, void* stream);

@@ -1,0 +1,52 @@
+// Which kernels serve a call.
+#include "launch.h"
+
+#include <utility>
+
+#include "generic_launch.h"
+#include "sums.cuh"
+
+namespace gkm::cuda {
+namespace {
+
+// The form with its axes exchanged: its gradients by taps_h are those by taps_w.
+Form transposed(Form form) {
+  std::swap(form.H, form.W);
+  for (Planes* planes : {&form.x, &form.y, &form.coeffs}) std::swap(planes->row, planes->column);
+  std::swap(form.taps_w, form.taps_h);
+  form.target = Target::grad_taps_h;
+  return form;
+}
+
+bool sums_over_pixels(Target target) {
+  return target == Target::grad_mix || target == Target::grad_taps_w || target == Target::grad_taps_h;
+}
+
+int launch_for_any_bank(const Form& form, void* stream) {
+  switch (form.storage) {
+    case Storage::f32:
+      return launch_generic<float>(form, stream);
+    case Storage::f64:
+      return launch_generic<double>(form, stream);
+    case Storage::bf16:
+      return launch_generic<bf16>(form, stream);
+    case Storage::f16:
+      return launch_generic<f16>(form, stream);
+  }
+  return kInvalidValue;
+}
+
+}  // namespace
+
+size_t workspace_bytes(const Form& form) {
+  if (form.target == Target::grad_taps_w) return workspace_bytes(transposed(form));
+  if (!sums_over_pixels(form.target)) return 0;
+  return size_t(slabs_of(form) * sums_of(form)) * (form.storage == Storage::f64 ? sizeof(double) : sizeof(float));
+}
+
+int launch(const Form& form, void* stream) {
+  if (form.target == Target::grad_taps_w) return launch(transposed(form), stream);
+  return launch_for_any_bank(form, stream);
+}
+
+}  // namespace gkm::cuda

@@ -1,0 +1,89 @@
+// What the kernels ask of the machine beyond the language: shared memory, asynchronous copies, matrix units, launches.
+//
+// Under nvcc that is CUDA. Any other compiler takes it from shim.h (tests/cuda), which runs the threads of a block as
+// fibers, so that the suite checks these very headers on a processor.
+#pragma once
+
+#if !defined(__CUDACC__)
+#include "shim.h"
+#else
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace gkm::cuda {
+
+// The block's dynamic shared memory.
+__device__ inline unsigned char* block_memory() {
+  extern __shared__ __align__(16) unsigned char memory[];
+  return memory;
+}
+
+// Starts to copy 16 bytes, both sides aligned to 16, from global to shared memory, past registers and first cache.
+__device__ inline void copy_async(void* to, const void* from) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
+}
+
+// The same for 8 bytes and for 4, aligned to as many.
+__device__ inline void copy_async_8(void* to, const void* from) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(address), "l"(from) : "memory");
+}
+
+__device__ inline void copy_async_4(void* to, const void* from) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(from) : "memory");
+}
+
+// Makes a group of the copies that this thread has started since the group before.
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits for all of this thread's groups but the last N; what others copied is there after a barrier.
+template <int N>
+__device__ inline void wait_for_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// D += A B by a warp: A [16, 16] and B [16, 8] of float16, D [16, 8] of float32, each lane holding its share. With
+// g = lane / 4 and t = lane % 4, low half first:
+//   a[i]   row g + 8 (i % 2), columns 8 (i / 2) + 2 t and the next
+//   b[i]   rows 8 i + 2 t and the next, column g
+//   d[i]   row g + 8 (i / 2), column 2 t + i % 2
+__device__ inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+// The same for A [16, 8] and B [8, 8].
+__device__ inline void mma_f16_k8(float (&d)[4], const uint32_t (&a)[2], uint32_t b) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(b));
+}
+
+constexpr int kInvalidValue = cudaErrorInvalidValue;
+
+// Returns CUDA's error code, 0 for none.
+template <class... Parameters>
+int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes, void* stream,
+           const Parameters&... arguments) {
+  constexpr size_t kWithoutAsking = 48 * 1024;
+  if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
+  if (shared_bytes > kWithoutAsking) {
+    const cudaError_t refused =
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    if (refused != cudaSuccess) return refused;
+  }
+  kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
+  return cudaGetLastError();
+}
+
+}  // namespace gkm::cuda
+#endif

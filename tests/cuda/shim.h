@@ -1,0 +1,342 @@
+// CUDA's threads on a processor: the threads of a block are fibers, switched at barriers, the blocks take turns.
+//
+// Between barriers a thread runs alone, forwards, backwards or in a random order, so that what depends on a barrier
+// that is not there comes out differently. Shared memory is a heap block of the size asked for, filled with NaN;
+// asynchronous copies are made when they are waited for. A barrier that not all threads reach ends the program.
+#pragma once
+
+#include <setjmp.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <new>
+#include <numeric>
+#include <random>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+namespace gkm::shim {
+
+struct Index {
+  unsigned x;
+};
+
+enum class Order { forward, reverse, random };
+enum class State { ready, at_warp, at_block, done };
+
+struct Copy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
+struct Fiber {
+  ucontext_t first;
+  jmp_buf context;
+  std::unique_ptr<char[]> stack;
+  State state;
+  bool started;
+  std::deque<std::vector<Copy>> groups{1};  // of copies that are not made yet; the last one is open
+};
+
+constexpr unsigned kWarp = 32;
+constexpr size_t kStack = 256 * 1024;
+
+inline Order order = Order::forward;
+inline jmp_buf scheduler;
+inline std::vector<Fiber> fibers;
+inline unsigned running;
+inline const std::function<void()>* body;
+inline unsigned char* memory;
+
+// What a thread shows to its warp. Two take turns, so that one barrier is enough: what was shown in the turn before may
+// still be read.
+struct Shown {
+  alignas(8) unsigned char bytes[2][32];
+  bool turn;
+};
+inline std::vector<Shown> shown;
+inline std::vector<int> brought;  // to a barrier that puts something together
+
+template <class T>
+void show(const T& value) {
+  static_assert(sizeof(T) <= sizeof(Shown::bytes[0]));
+  Shown& own = shown[running];
+  own.turn = !own.turn;
+  std::memcpy(own.bytes[own.turn], &value, sizeof value);
+}
+
+template <class T>
+T shown_by(unsigned thread) {
+  T value;
+  std::memcpy(&value, shown[thread].bytes[shown[running].turn], sizeof value);
+  return value;
+}
+
+}  // namespace gkm::shim
+
+inline gkm::shim::Index threadIdx, blockIdx, gridDim;
+
+namespace gkm::shim {
+
+[[noreturn]] inline void fail(const char* what) {
+  std::printf("shim: %s\n", what);
+  std::fflush(stdout);
+  std::_Exit(1);
+}
+
+inline void enter() {
+  (*body)();
+  fibers[running].state = State::done;
+  _longjmp(scheduler, 1);
+}
+
+inline void leave(State state) {
+  Fiber& fiber = fibers[running];
+  fiber.state = state;
+  if (_setjmp(fiber.context) == 0) _longjmp(scheduler, 1);
+}
+
+inline void resume(unsigned thread) {
+  running = threadIdx.x = thread;
+  Fiber& fiber = fibers[thread];
+  fiber.state = State::ready;
+  if (_setjmp(scheduler) != 0) return;
+  if (fiber.started) _longjmp(fiber.context, 1);
+  fiber.started = true;
+  setcontext(&fiber.first);
+}
+
+// Lets a warp go on where all of it waits for itself; the block where all of it waits for the block.
+inline void release(unsigned threads) {
+  const auto all = [&](unsigned from, unsigned to, State state) {
+    return std::all_of(fibers.begin() + from, fibers.begin() + to, [&](const Fiber& f) { return f.state == state; });
+  };
+  bool released = all(0, threads, State::at_block);
+  for (unsigned i = 0; released && i < threads; ++i) fibers[i].state = State::ready;
+  for (unsigned warp = 0; warp < threads; warp += kWarp) {
+    if (!all(warp, warp + kWarp, State::at_warp)) continue;
+    released = true;
+    for (unsigned i = warp; i < warp + kWarp; ++i) fibers[i].state = State::ready;
+  }
+  if (!released) fail("a barrier that not all threads reach");
+}
+
+inline void run_block(unsigned threads, std::mt19937& random) {
+  fibers.resize(std::max<size_t>(fibers.size(), threads));
+  shown.assign(threads, Shown{});
+  brought.assign(threads, 0);
+  for (unsigned i = 0; i < threads; ++i) {
+    Fiber& fiber = fibers[i];
+    if (!fiber.stack) fiber.stack.reset(new char[kStack]);
+    getcontext(&fiber.first);
+    fiber.first.uc_stack.ss_sp = fiber.stack.get();
+    fiber.first.uc_stack.ss_size = kStack;
+    makecontext(&fiber.first, enter, 0);
+    fiber.state = State::ready;
+    fiber.started = false;
+  }
+  std::vector<unsigned> turns(threads);
+  std::iota(turns.begin(), turns.end(), 0u);
+  if (order == Order::reverse) std::reverse(turns.begin(), turns.end());
+  while (true) {
+    if (order == Order::random) std::shuffle(turns.begin(), turns.end(), random);
+    for (unsigned thread : turns) {
+      if (fibers[thread].state == State::ready) resume(thread);
+    }
+    const auto done = [](const Fiber& fiber) { return fiber.state == State::done; };
+    if (std::all_of(fibers.begin(), fibers.begin() + threads, done)) break;
+    release(threads);
+  }
+  for (unsigned i = 0; i < threads; ++i) {
+    const auto& groups = fibers[i].groups;
+    if (groups.size() > 1 || !groups.back().empty()) fail("a copy that was never waited for");
+  }
+}
+
+}  // namespace gkm::shim
+
+inline void __syncthreads() { gkm::shim::leave(gkm::shim::State::at_block); }
+
+inline void __syncwarp() { gkm::shim::leave(gkm::shim::State::at_warp); }
+
+namespace gkm::shim {
+
+// What every thread of the block came with, put together by a function of two.
+template <class Join>
+int joined_by_block(int value, const Join& join) {
+  brought[running] = value;
+  __syncthreads();
+  const int all = std::accumulate(brought.begin() + 1, brought.end(), brought[0], join);
+  __syncthreads();
+  return all;
+}
+
+// What a lane of the warp came with.
+template <class T>
+T taken_from(T value, unsigned lane) {
+  show(value);
+  __syncwarp();
+  return shown_by<T>(running / kWarp * kWarp + lane);
+}
+
+}  // namespace gkm::shim
+
+inline int __syncthreads_and(int value) {
+  return gkm::shim::joined_by_block(value != 0, [](int a, int b) { return a & b; });
+}
+
+inline int __syncthreads_or(int value) {
+  return gkm::shim::joined_by_block(value != 0, [](int a, int b) { return a | b; });
+}
+
+template <class T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return gkm::shim::taken_from(value, unsigned(lane) % gkm::shim::kWarp);
+}
+
+template <class T>
+T __shfl_xor_sync(unsigned, T value, int mask) {
+  return gkm::shim::taken_from(value, threadIdx.x % gkm::shim::kWarp ^ unsigned(mask));
+}
+
+template <class T>
+T __shfl_down_sync(unsigned, T value, unsigned delta) {
+  const unsigned lane = threadIdx.x % gkm::shim::kWarp;
+  return gkm::shim::taken_from(value, lane + delta < gkm::shim::kWarp ? lane + delta : lane);
+}
+
+template <class T>
+T __reduce_max_sync(unsigned mask, T value) {
+  for (int i = 1; i < int(gkm::shim::kWarp); i *= 2) value = std::max(value, __shfl_xor_sync(mask, value, i));
+  return value;
+}
+
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
+
+namespace gkm::cuda {
+
+constexpr int kInvalidValue = 1;
+
+inline unsigned char* block_memory() { return shim::memory; }
+
+inline void start_copy(void* to, const void* from, size_t bytes) {
+  if (reinterpret_cast<uintptr_t>(to) % bytes != 0 || reinterpret_cast<uintptr_t>(from) % bytes != 0) {
+    shim::fail("an asynchronous copy that is not aligned to its size");
+  }
+  shim::fibers[shim::running].groups.back().push_back({to, from, bytes});
+}
+
+inline void copy_async(void* to, const void* from) { start_copy(to, from, 16); }
+inline void copy_async_8(void* to, const void* from) { start_copy(to, from, 8); }
+inline void copy_async_4(void* to, const void* from) { start_copy(to, from, 4); }
+
+inline void commit_copies() { shim::fibers[shim::running].groups.emplace_back(); }
+
+template <int N>
+void wait_for_copies() {
+  auto& groups = shim::fibers[shim::running].groups;
+  for (; groups.size() > N + 1; groups.pop_front()) {
+    for (const shim::Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+  }
+}
+
+// In numbers.cuh.
+inline float low_f16(uint32_t word);
+inline float high_f16(uint32_t word);
+
+// One number of D += A B over up to 16 products, as matrix units make it: all terms are cut off at one bit more than
+// float32 gives the largest of them, and so is their sum.
+inline float multiply_accumulate(float d, const float* a, const float* b, int n) {
+  double sum = d, largest = std::fabs(d);
+  for (int i = 0; i < n; ++i) {
+    const double term = double(a[i]) * b[i];
+    sum += term;
+    largest = std::fmax(largest, std::fabs(term));
+  }
+  if (largest == 0 || !std::isfinite(sum)) return float(sum);
+  const double unit = std::ldexp(1, std::ilogb(largest) - 24);
+  sum = std::trunc(d / unit);
+  for (int i = 0; i < n; ++i) sum += std::trunc(double(a[i]) * b[i] / unit);
+  sum *= unit;
+  const float rounded = float(sum);
+  return std::fabs(rounded) > std::fabs(sum) ? std::nextafterf(rounded, 0) : rounded;
+}
+
+// Lanes' shares as platform.cuh lists them; K / 8 words of b, twice as many of a.
+template <int K>
+void mma_of_shares(float (&d)[4], const uint32_t* a, const uint32_t* b) {
+  struct Share {
+    uint32_t a[K / 4], b[K / 8];
+  } share;
+  std::copy_n(a, K / 4, share.a);
+  std::copy_n(b, K / 8, share.b);
+  shim::show(share);
+  __syncwarp();
+  const unsigned lane = threadIdx.x % shim::kWarp, warp = threadIdx.x - lane;
+  for (unsigned i = 0; i < 4; ++i) {
+    const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+    float from_a[K], from_b[K];
+    for (unsigned k = 0; k < K; k += 2) {
+      const uint32_t pair_a = shim::shown_by<Share>(warp + row % 8 * 4 + k % 8 / 2).a[k / 8 * 2 + row / 8];
+      const uint32_t pair_b = shim::shown_by<Share>(warp + column * 4 + k % 8 / 2).b[k / 8];
+      from_a[k] = low_f16(pair_a), from_a[k + 1] = high_f16(pair_a);
+      from_b[k] = low_f16(pair_b), from_b[k + 1] = high_f16(pair_b);
+    }
+    d[i] = multiply_accumulate(d[i], from_a, from_b, K);
+  }
+}
+
+inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { mma_of_shares<16>(d, a, b); }
+inline void mma_f16_k8(float (&d)[4], const uint32_t (&a)[2], uint32_t b) { mma_of_shares<8>(d, a, &b); }
+
+template <class... Parameters>
+int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes, void*,
+           const Parameters&... arguments) {
+  constexpr size_t kMostShared = 99 * 1024;  // of a block on sm_86 and sm_89
+  if (threads % shim::kWarp != 0) shim::fail("a warp of fewer threads than 32");
+  if (shared_bytes > kMostShared) shim::fail("more shared memory than every GPU has");
+  const std::function<void()> body = [&] { kernel(arguments...); };
+  shim::body = &body;
+  gridDim.x = unsigned(blocks);
+  std::mt19937 random(1);
+  for (int64_t i = 0; i < blocks; ++i) {
+    blockIdx.x = unsigned(shim::order == shim::Order::reverse ? blocks - 1 - i : i);
+    const std::align_val_t alignment{16};
+    shim::memory = static_cast<unsigned char*>(::operator new(shared_bytes, alignment));
+    std::memset(shim::memory, 0xff, shared_bytes);
+    shim::run_block(unsigned(threads), random);
+    ::operator delete(shim::memory, alignment);
+  }
+  shim::body = nullptr;
+  return 0;
+}
+
+}  // namespace gkm::cuda
