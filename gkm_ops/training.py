@@ -1,14 +1,16 @@
-"""Training of GKMNet: the released recipe, on one process or many, resumed exactly where it stopped."""
+"""Training of GKMNet: the released recipe, on one process or many, resumed where it stopped."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import math
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from gkm_ops.data.training_data import TrainingData
 from gkm_ops.files import replacing
@@ -30,6 +32,11 @@ _COLUMNS = ("step", "epoch", "loss_kind", "loss", "learning_rate")
 # As released: SSIM takes part from this epoch on, in turns of so many epochs.
 _SSIM_FROM, _SSIM_TURN = 1000, 100
 _DROP_EPOCH, _DROP_FACTOR = 3000, 0.1
+# Of the squared error, for the loss in dB: what is nearer than 40 dB counts little more.
+_ERROR_FLOOR = 1e-4
+# Steps between looks at the losses. Each look waits for the device, which on the CPU has no queue to run empty.
+_LOOK_EVERY = {"cpu": 1, "cuda": 16}
+_WARM_UP_PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -37,49 +44,62 @@ class Recipe:
     """How to train. The defaults are the releases' (paper, section 4.1, and the released code).
 
     Attributes:
-        epochs: passes over the data (v1: 4000, v2: 3000).
+        epochs: passes over the data (v1: 4000, v2: 3000); of no meaning where there are ``minutes``.
+        minutes: train for so long, however many steps that makes; None for ``epochs``.
         batch: samples a step, over all processes.
         learning_rate: of Adam, at the start.
         schedule: ``"released"``: a tenth from epoch 3000 on; ``"cosine"``: down to zero at the end, after
             a linear start over the first hundredth.
         loss: ``"released"``: the squared error, from epoch 1000 on in turns of 100 epochs with 1 - SSIM;
-            ``"mse"``: the squared error throughout.
+            ``"mse"``: the squared error throughout; ``"psnr"``: the PSNR of each sample, so that all
+            count alike, however strong the blur.
+        freeze_norm: the share of the run, at its end, in which batch norm goes by its running statistics, as
+            it does in use, in place of the batch's.
         amp: bfloat16 autocast of the forward pass.
     """
 
     epochs: int = 3000
+    minutes: float | None = None
     batch: int = 4
     learning_rate: float = 1e-4
     schedule: str = "released"
     loss: str = "released"
+    freeze_norm: float = 0.0
     amp: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted 1 or more")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise ValueError(f"learning_rate: got {self.learning_rate}, wanted a finite number above 0")
-        for name, choices in (("schedule", ("released", "cosine")), ("loss", ("released", "mse"))):
+        for name in ("learning_rate", "minutes"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name}: got {value}, wanted a finite number above 0")
+        if not 0 <= self.freeze_norm <= 1:
+            raise ValueError(f"freeze_norm: got {self.freeze_norm}, wanted a number in [0, 1]")
+        for name, choices in (("schedule", ("released", "cosine")), ("loss", ("released", "mse", "psnr"))):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}: got {getattr(self, name)!r}, wanted one of {', '.join(choices)}")
 
-    def steps(self, samples: int) -> int:
-        """Steps of the whole run over so many samples an epoch."""
-        return math.ceil(self.epochs * samples / self.batch)
+    def steps(self, samples: int) -> int | None:
+        """Steps of the whole run over so many samples an epoch; None where time decides."""
+        return math.ceil(self.epochs * samples / self.batch) if self.minutes is None else None
 
     def epoch_at(self, step: int, samples: int) -> int:
         return step * self.batch // samples
 
-    def learning_rate_at(self, step: int, samples: int) -> float:
+    def learning_rate_at(self, epoch: int, done: float) -> float:
+        """The rate in an epoch, when such a share of the run is done."""
         if self.schedule == "released":
-            return self.learning_rate * (_DROP_FACTOR if self.epoch_at(step, samples) >= _DROP_EPOCH else 1)
-        done = step / self.steps(samples)
-        return self.learning_rate * min(1, 100 * (done + 1 / self.steps(samples))) * (1 + math.cos(math.pi * done)) / 2
+            return self.learning_rate * (_DROP_FACTOR if epoch >= _DROP_EPOCH else 1)
+        return self.learning_rate * min(1, 0.01 + 100 * done) * (1 + math.cos(math.pi * done)) / 2
 
-    def loss_kind_at(self, step: int, samples: int) -> str:
-        late = self.epoch_at(step, samples) - _SSIM_FROM
-        return "ssim" if self.loss == "released" and late >= 0 and late // _SSIM_TURN % 2 == 0 else "mse"
+    def loss_kind_at(self, epoch: int) -> str:
+        """``"mse"``, ``"ssim"`` or ``"psnr"``."""
+        if self.loss != "released":
+            return self.loss
+        late = epoch - _SSIM_FROM
+        return "ssim" if late >= 0 and late // _SSIM_TURN % 2 == 0 else "mse"
 
 
 def train(
@@ -90,15 +110,19 @@ def train(
     *,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    graph: bool = False,
     save_every: int = 500,
     progress: bool = True,
 ) -> bool:
     """Train ``net`` in place, writing a checkpoint, the weights and a log into the folder ``run``.
 
     If the folder holds a checkpoint of the same recipe and data, training goes on from it, to the same result to
-    the last bit as if it had never stopped (on the CPU and with as many threads). Under ``torchrun`` the
-    processes share every batch; each norms by the statistics of its own part of it, as in the releases' DataParallel.
-    An interrupt or a termination signal ends the run after the step it is at, with a checkpoint.
+    the last bit as if it had never stopped (on the CPU and with as many threads). A run of so many minutes goes on
+    for those that were left; there the learning rate follows the clock, so no two runs are alike. Its time begins with
+    the call; the schedule, with the second step, since the first compiles kernels.
+
+    Under ``torchrun`` the processes share every batch; each norms by the statistics of its own part of it, as in the
+    releases' DataParallel. An interrupt or a termination signal ends the run within a few steps, with a checkpoint.
 
     Args:
         net: what to train; its weights are the start unless the folder holds a checkpoint.
@@ -106,7 +130,9 @@ def train(
         run: a folder, made if need be.
         recipe: how; default `Recipe()`.
         device: where; under ``torchrun`` one per process.
-        workers: processes that load data, per training process; 0 loads in the training process.
+        workers: threads that cut samples ahead of the training, per process; 0: the training does it.
+        graph: on a GPU, record the passes of a step as a CUDA graph and replay it: a net of many small kernels
+            is held up by their launches otherwise. For one process.
         save_every: steps between checkpoints.
         progress: show a bar.
 
@@ -115,63 +141,156 @@ def train(
 
     Raises:
         ValueError: a batch that the processes can't share evenly, a folder that holds another run, a save_every
-            below 1, or a loss that is no longer finite.
+            below 1, a graph where there can be none, or a loss that is no longer finite.
     """
-    recipe = recipe or Recipe()
+    began = time.monotonic()
+    recipe, device = recipe or Recipe(), torch.device(device)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     if recipe.batch % world:
         raise ValueError(f"batch: got {recipe.batch}, wanted a multiple of {world}, the number of processes")
     if save_every < 1:
         raise ValueError(f"save_every: got {save_every}, wanted 1 or more")
+    if graph and (device.type != "cuda" or world > 1):
+        raise ValueError(f"graph: got {world} process(es) on {device.type}, wanted one on cuda")
     run.mkdir(parents=True, exist_ok=True)
-    net.to(device).train()
-    optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
+    # In bfloat16 convolutions want the channels of a pixel beside each other.
+    order = torch.channels_last if recipe.amp and device.type == "cuda" else torch.contiguous_format
+    net.to(device, memory_format=order).train()  # type: ignore[call-overload]  # torch's stubs lack the format
+    optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate, fused=device.type == "cuda" or None)
     signature = {**asdict(recipe), "crop": data.crop, "seed": data.seed, "samples": len(data)}
-    signature |= {"synthetic_share": data.synthetic_share, "release": net.gcm.release}
-    first = _resume(run, net, optimizer, signature)
+    signature |= {"synthetic_share": data.synthetic_share, "shuffle_colours": data.shuffle_colours}
+    signature |= {"release": net.gcm.release}
+    first, done = _resume(run, net, optimizer, signature)
     log = _Log(run / LOG, first) if rank == 0 else None
     shared = DistributedDataParallel(net) if world > 1 else net
+    passes = (_GraphedPasses if graph else _Passes)(shared, recipe.amp)
 
     samples, steps = len(data), recipe.steps(len(data))
-    loader = DataLoader(data, batch_sampler=_numbers(recipe.batch, first, steps, rank, world), num_workers=workers)
+    clock = _Clock(began, recipe.minutes, done)
+    numbers = _numbers(recipe.batch, first, first if done >= 1 else steps, rank, world)
+    unread: list[tuple[Tensor, int, int, str, float]] = []
     step = first
-    with _interrupts() as interrupted, _bar(first, steps, progress and rank == 0) as bar:
-        for step, (blurred, sharp) in enumerate(loader, first + 1):
-            kind = recipe.loss_kind_at(step - 1, samples)
-            rate = recipe.learning_rate_at(step - 1, samples)
+    with (
+        closing(data.batches(numbers, device, workers)) as batches,
+        _interrupts() as interrupted,
+        _bar(first, steps, progress and rank == 0) as bar,
+    ):
+        for step, (blurred, sharp) in enumerate(batches, first + 1):
+            epoch = recipe.epoch_at(step - 1, samples)
+            kind, rate = recipe.loss_kind_at(epoch), recipe.learning_rate_at(epoch, done)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            optimizer.zero_grad()
-            loss = loss_of(shared, blurred.to(device), sharp.to(device), kind, amp=recipe.amp)
-            loss.backward()
-            value, stop = _agreed(loss.detach(), interrupted.is_set(), world)
-            if not math.isfinite(value):
-                raise ValueError(
-                    f"loss: got {value} at step {step}, wanted a finite number; lower the learning rate, or look for "
-                    f"broken photos; the last checkpoint stands"
-                )
+            loss = passes(blurred.contiguous(memory_format=order), sharp, kind, done >= 1 - recipe.freeze_norm)
             optimizer.step()
-            if log is not None:
-                log.write(step, recipe.epoch_at(step - 1, samples), kind, value, rate)
-            bar.set_postfix(loss=f"{value:.5f}", refresh=False)
-            bar.update()
-            if rank == 0 and (stop or step % save_every == 0 or step == steps):
-                assert log is not None
+            unread.append((loss, step, epoch, kind, rate))
+
+            if steps is not None:
+                done = step / steps
+            save = done >= 1 or step % save_every == 0
+            if not (save or step == first + 1 or step % _LOOK_EVERY.get(device.type, 1) == 0):
+                continue
+            losses, stop, time_done = _agreed([loss for loss, *_ in unread], interrupted.is_set(), clock.done())
+            if steps is None:
+                done = time_done
+            for value, (_, at, epoch, kind, rate) in zip(losses, unread, strict=True):
+                if not math.isfinite(value):
+                    raise ValueError(
+                        f"loss: got {value} at step {at}, wanted a finite number; lower the learning rate, or look for "
+                        f"broken photos; the last checkpoint stands"
+                    )
+                if log is not None:
+                    log.write(at, epoch, kind, value, rate)
+            bar.set_postfix(loss=f"{losses[-1]:.5f}", refresh=False)
+            bar.update(len(unread))
+            unread.clear()
+            if log is not None and (save or stop or done >= 1):
                 log.flush()
-                _save(run, net, optimizer, step, signature)
-            if stop:
+                _save(run, net, optimizer, {"step": step, "done": done, "signature": signature})
+            if stop or done >= 1:
                 break
-    return step == steps
+    return done >= 1
+
+
+class _Passes:
+    """A step's forward and backward pass, which leaves the gradients with the parameters; the device may be behind."""
+
+    def __init__(self, net: nn.Module, amp: bool) -> None:
+        self.net, self.amp = net, amp
+        self.norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+
+    def __call__(self, blurred: Tensor, sharp: Tensor, kind: str, frozen: bool) -> Tensor:
+        """The loss, detached. Batch norm goes by its running statistics if ``frozen``."""
+        self.net.zero_grad()
+        for norm in self.norms:
+            norm.train(not frozen)
+        loss = loss_of(self.net, blurred, sharp, kind, amp=self.amp)
+        loss.backward()
+        return loss.detach()
+
+
+class _GraphedPasses(_Passes):
+    """The same, recorded once for each kind of step and replayed, on the inputs and into the gradients of then."""
+
+    recorded: tuple[str, bool] | None = None
+    inputs: tuple[Tensor, Tensor]
+    loss: Tensor
+
+    def __call__(self, blurred: Tensor, sharp: Tensor, kind: str, frozen: bool) -> Tensor:
+        if self.recorded != (kind, frozen):
+            self._record(blurred, sharp, kind, frozen)
+        for static, new in zip(self.inputs, (blurred, sharp), strict=True):
+            static.copy_(new)
+        self.graph.replay()
+        return self.loss.clone()
+
+    def _record(self, blurred: Tensor, sharp: Tensor, kind: str, frozen: bool) -> None:
+        torch.cuda.synchronize()  # an earlier graph goes, and must not be running
+        self.recorded, self.inputs = (kind, frozen), (blurred.clone(), sharp.clone())
+        self.graph = torch.cuda.CUDAGraph()
+        # What is compiled, chosen or made once must be there before; these passes shall leave no other trace.
+        statistics = {name: buffer.clone() for name, buffer in self.net.named_buffers()}
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(_WARM_UP_PASSES):
+                super().__call__(*self.inputs, kind, frozen)
+        torch.cuda.current_stream().wait_stream(aside)
+        for name, buffer in self.net.named_buffers():
+            buffer.copy_(statistics[name])
+        # The threads that cut samples go on meanwhile.
+        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+            self.loss = super().__call__(*self.inputs, kind, frozen)
+
+
+class _Clock:
+    """Which share of a run of so many minutes is done.
+
+    Counted from the first question, since what is compiled before it takes a time of its own, to the end of the
+    minutes since the run began; in a run that goes on, of what was left.
+    """
+
+    def __init__(self, began: float, minutes: float | None, done: float) -> None:
+        self.before = done
+        self.end = math.inf if minutes is None else began + 60 * minutes * (1 - done)
+        self.start: float | None = None
+
+    def done(self) -> float:
+        now = time.monotonic()
+        if self.start is None:
+            self.start = now
+        if now >= self.end:
+            return 1.0
+        return self.before + (1 - self.before) * (now - self.start) / (self.end - self.start)
 
 
 def loss_of(net: nn.Module, blurred: Tensor, sharp: Tensor, kind: str, *, amp: bool = False) -> Tensor:
-    """The sum over the three scales of the mean squared error, or of 1 - SSIM.
+    """The sum over the three scales of the mean squared error, of 1 - SSIM, or of the samples' mean PSNR, negated.
 
     Args:
         net: a GKMNet, or one wrapped for several processes.
         blurred: ``[B, 3, H, W]``, H and W multiples of 16.
         sharp: what it should become, of the same shape.
-        kind: ``"mse"`` or ``"ssim"``.
+        kind: ``"mse"``, ``"ssim"`` or ``"psnr"``, in dB.
         amp: run the network under bfloat16 autocast.
     """
     with torch.autocast(blurred.device.type, torch.bfloat16, enabled=amp):
@@ -181,6 +300,9 @@ def loss_of(net: nn.Module, blurred: Tensor, sharp: Tensor, kind: str, *, amp: b
         estimate = estimate.float()
         if kind == "mse":
             loss = loss + (estimate - target).square().mean()
+        elif kind == "psnr":
+            errors = (estimate - target).square().mean((1, 2, 3))
+            loss = loss + 10 * (errors + _ERROR_FLOOR).log10().mean()
         else:
             from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
@@ -190,32 +312,35 @@ def loss_of(net: nn.Module, blurred: Tensor, sharp: Tensor, kind: str, *, amp: b
     return loss
 
 
-def _numbers(batch: int, first: int, steps: int, rank: int, world: int) -> list[list[int]]:
-    """Which samples make this process's part of each batch."""
+def _numbers(batch: int, first: int, steps: int | None, rank: int, world: int) -> Iterator[list[int]]:
+    """Which samples make this process's part of each batch, from step ``first`` on; without end for None."""
     part = batch // world
-    return [list(range(step * batch + rank * part, step * batch + (rank + 1) * part)) for step in range(first, steps)]
+    for step in itertools.count(first) if steps is None else range(first, steps):
+        yield list(range(step * batch + rank * part, step * batch + (rank + 1) * part))
 
 
-def _agreed(loss: Tensor, interrupted: bool, world: int) -> tuple[float, bool]:
-    """The mean loss of all processes, and whether any of them was asked to stop."""
-    both = torch.stack((loss.float(), loss.new_tensor(float(interrupted))))
+def _agreed(losses: list[Tensor], interrupted: bool, done: float) -> tuple[list[float], bool, float]:
+    """The mean losses of all processes, whether any was asked to stop, and what is done by the first one's clock."""
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    mine = losses[0].new_tensor([float(interrupted), done if rank == 0 else 0.0])
+    values = torch.cat((torch.stack(losses), mine))
     if world > 1:
-        dist.all_reduce(both)
-    return both[0].item() / world, both[1].item() > 0
+        dist.all_reduce(values)
+    *totals, stops, done = values.tolist()
+    return [total / world for total in totals], stops > 0, done
 
 
-def _save(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, step: int, signature: dict[str, Any]) -> None:
-    state = {"net": net.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "signature": signature}
+def _save(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
     with replacing(run / CHECKPOINT) as file:
-        torch.save(state, file)
+        torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), **progress}, file)
     save_weights(net, run / WEIGHTS)
 
 
-def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature: dict[str, Any]) -> int:
-    """Steps done already, with the state as it was after them."""
+def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature: dict[str, Any]) -> tuple[int, float]:
+    """Steps done already and their share of the run, with the state as it was after them."""
     path = run / CHECKPOINT
     if not path.exists():
-        return 0
+        return 0, 0.0
     state = torch.load(path, map_location="cpu", weights_only=True)
     for name, wanted in signature.items():
         if state["signature"].get(name) != wanted:
@@ -225,7 +350,7 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
             )
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    return int(state["step"]), float(state["done"])
 
 
 class _Log:
@@ -267,7 +392,7 @@ def _interrupts() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _bar(first: int, steps: int, shown: bool) -> Any:
+def _bar(first: int, steps: int | None, shown: bool) -> Any:
     from tqdm import tqdm
 
     return tqdm(initial=first, total=steps, unit="step", disable=not shown, mininterval=1)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional as F
 
+from gkm_ops.data import synthetic
 from gkm_ops.data.synthetic import SyntheticDefocus
+from gkm_ops.defocus import Layer, blur_layers
 from gkm_ops.srgb import to_linear, to_srgb
 
 
@@ -45,17 +48,40 @@ def test_noise_and_rounding_can_be_left_out(sharp):
     torch.testing.assert_close(clean, flat, rtol=0, atol=1e-4)
 
 
+def maps_of(defocus, seed, size):
+    return synthetic._maps([defocus.scene(seed).layers], torch.empty(1, 3, *size))
+
+
 def test_all_widths_of_the_bank_occur(defocus):
-    draw = torch.Generator().manual_seed(0)
-    widths = [layer.sigma.flatten() for _ in range(200) for layer in defocus._invented_layers(12, 12, draw)]
-    shares = torch.histc(torch.cat(widths), bins=10, min=0, max=defocus.widest) / sum(map(len, widths))
+    widths = [maps_of(defocus, seed, (12, 12))[1].flatten() for seed in range(200)]
+    shares = torch.histc(torch.cat(widths), bins=10, min=0, max=1) / sum(map(len, widths))
     assert shares.min() > 0.04
 
 
 def test_masks_of_a_scene_share_every_pixel(defocus):
     for seed in range(20):
-        layers = defocus._invented_layers(40, 50, torch.Generator().manual_seed(seed))
-        torch.testing.assert_close(torch.stack([layer.mask for layer in layers]).sum(0), torch.ones(40, 50))
+        masks, _ = maps_of(defocus, seed, (40, 50))
+        torch.testing.assert_close(masks.sum(1), torch.ones(1, 40, 50))
+
+
+@pytest.mark.parametrize("with_depth", [False, True])
+def test_a_batch_is_blurred_as_its_photos_are_layer_by_layer(sharp, with_depth):
+    defocus = SyntheticDefocus(noise=0, rounding=False)
+    draw = torch.Generator().manual_seed(1)
+    depth = F.interpolate(torch.rand(1, 1, 3, 4, generator=draw), sharp.shape[1:], mode="bicubic")[0, 0]
+    scenes = [defocus.scene(seed, depth if with_depth else None) for seed in range(12)]
+    photos = torch.rand(12, *sharp.shape, generator=draw)
+    for got, photo, scene in zip(defocus.blur(photos, scenes), photos, scenes, strict=True):
+        blur = lambda image, sigma: defocus._blurred_by(sigma, image, scene.round)  # noqa: B023, E731
+        masks, widths = synthetic._maps([scene.layers], photo.unsqueeze(0))
+        layers = [Layer(mask, defocus.widest * width) for mask, width in zip(masks[0], widths[0], strict=True)]
+        torch.testing.assert_close(got, to_srgb(blur_layers(to_linear(photo), layers, blur)), rtol=0, atol=1e-5)
+
+
+def test_a_scene_blurs_alike_again(defocus, sharp):
+    scene = defocus.scene(3)
+    first, second = (defocus.blur(sharp.unsqueeze(0), [scene]) for _ in range(2))
+    assert torch.equal(first, second)
 
 
 def test_what_is_in_focus_stays_sharp(sharp):

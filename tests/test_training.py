@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,10 +52,10 @@ def fresh_net():
 class InterruptedData(TrainingData):
     """Asks the process to stop while it loads one of its samples."""
 
-    def __getitem__(self, number):
-        if number == 5:
+    def draw(self, numbers, **options):
+        if 5 in numbers:
             os.kill(os.getpid(), signal.SIGTERM)
-        return super().__getitem__(number)
+        return super().draw(numbers, **options)
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(folder, data, tmp_path):
@@ -111,8 +113,7 @@ def test_two_processes_equal_one_with_the_mean_of_two_gradients(folder, data, tm
     for step in range(3):
         optimizer.zero_grad()
         for part in range(2):
-            samples = [data[4 * step + 2 * part + i] for i in range(2)]
-            loss = loss_of(net, *map(torch.stack, zip(*samples, strict=True)), "mse")
+            loss = loss_of(net, *data.batch([4 * step + 2 * part + i for i in range(2)]), "mse")
             (loss / 2).backward()
             losses.append(loss.item())
         optimizer.step()
@@ -122,8 +123,8 @@ def test_two_processes_equal_one_with_the_mean_of_two_gradients(folder, data, tm
 
 def test_one_step_lowers_the_loss_of_its_batch(data):
     net = fresh_net().train()
-    batch = [torch.stack(side) for side in zip(data[0], data[1], strict=True)]
-    for kind in ("mse", "ssim"):
+    batch = data.batch([0, 1])
+    for kind in ("mse", "ssim", "psnr"):
         moved = copy.deepcopy(net)
         before = loss_of(moved, *batch, kind)
         before.backward()
@@ -135,30 +136,103 @@ def test_one_step_lowers_the_loss_of_its_batch(data):
 
 def test_bfloat16_stays_near_float32(data):
     net = fresh_net().train()
-    batch = [torch.stack(side) for side in zip(data[0], data[1], strict=True)]
+    batch = data.batch([0, 1])
     exact, rough = (loss_of(copy.deepcopy(net), *batch, "mse", amp=amp).item() for amp in (False, True))
     assert rough != exact
     assert rough == pytest.approx(exact, rel=0.02)
 
 
+def test_the_loss_in_decibels_is_that_of_each_sample(data):
+    blurred, sharp = data.batch([0, 1])
+
+    class Untouched(torch.nn.Module):
+        def forward(self, *levels):
+            return levels
+
+    errors = [
+        (ours - theirs).square().mean((1, 2, 3))
+        for ours, theirs in zip(training.pyramid(blurred), training.pyramid(sharp), strict=True)
+    ]
+    wanted = sum(10 * torch.log10(error + 1e-4).mean() for error in errors)
+    torch.testing.assert_close(loss_of(Untouched(), blurred, sharp, "psnr"), wanted)
+
+
+def test_norms_are_frozen_for_the_last_share_of_a_run(data, tmp_path):
+    running, seen = [], []
+
+    class Watched(TrainingData):
+        def draw(self, numbers, **options):
+            seen.append(running[0].clone())
+            return super().draw(numbers, **options)
+
+    net = fresh_net()
+    running.append(net.in_block.res_block.conv[1].running_mean)
+    watched = Watched(data.pairs, data.sharp, crop=CROP)
+    assert train(net, watched, tmp_path, replace(RECIPE, freeze_norm=0.5), progress=False)
+    seen.append(running[0].clone())
+    assert [not torch.equal(a, b) for a, b in itertools.pairwise(seen)] == [True] * 3 + [False] * 3
+
+
+def test_time_ends_a_run_and_takes_the_rate_to_nothing(data, tmp_path, monkeypatch):
+    clock = itertools.count()  # a second for every look at it
+    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    recipe = Recipe(minutes=10 / 60, batch=1, schedule="cosine", loss="mse", learning_rate=1e-3)
+    assert train(fresh_net(), data, tmp_path, recipe, progress=False)
+    lines = [line.split(",") for line in (tmp_path / training.LOG).read_text().splitlines()[1:]]
+    assert len(lines) == 10
+    wanted = [recipe.learning_rate_at(0, done) for done in (0, *(i / 9 for i in range(9)))]
+    assert [float(line[4]) for line in lines] == pytest.approx(wanted)
+    assert train(fresh_net(), data, tmp_path, recipe, progress=False)
+    assert (tmp_path / training.LOG).read_text().count("\n") == 11  # what is finished stays so
+
+
+def test_an_interrupted_run_by_time_has_the_rest_of_it(data, tmp_path, monkeypatch):
+    clock = itertools.count()
+    monkeypatch.setattr(training.time, "monotonic", lambda: float(next(clock)))
+    recipe = Recipe(minutes=10 / 60, batch=1, schedule="cosine", loss="mse")
+    broken = InterruptedData(data.pairs, data.sharp, crop=CROP)
+    assert not train(fresh_net(), broken, tmp_path, recipe, progress=False)
+    done = torch.load(tmp_path / training.CHECKPOINT, weights_only=True)["done"]
+    assert done == pytest.approx(5 / 9)  # after the sixth step, that of sample 5
+    assert train(GKMNet(), data, tmp_path, recipe, progress=False)
+    assert (tmp_path / training.LOG).read_text().count("\n") == 1 + 6 + 5
+
+
+def test_a_graph_wants_a_gpu(data, tmp_path):
+    with pytest.raises(ValueError, match=r"graph: got 1 process\(es\) on cpu"):
+        train(fresh_net(), data, tmp_path, graph=True, progress=False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
+def test_a_graph_trains_as_single_launches_do(data, tmp_path):
+    recipe, logged = replace(RECIPE, batch=4, epochs=16, loss="psnr", freeze_norm=0.5, amp=True), []
+    for graph in (False, True):
+        run = tmp_path / str(graph)
+        assert train(fresh_net(), data, run, recipe, device="cuda", graph=graph, workers=2, progress=False)
+        logged.append([float(line.split(",")[3]) for line in (run / training.LOG).read_text().splitlines()[1:]])
+    assert logged[1] == pytest.approx(logged[0], abs=0.3)
+    assert logged[1][-1] < logged[1][0]
+
+
 def test_the_released_schedule():
     recipe = Recipe(epochs=4000, batch=4)
-    step_of = lambda epoch: epoch * 350 // 4 + 1  # noqa: E731
-    kinds = {epoch: recipe.loss_kind_at(step_of(epoch), 350) for epoch in (0, 999, 1000, 1099, 1100, 1199, 1200, 3999)}
+    kinds = {epoch: recipe.loss_kind_at(epoch) for epoch in (0, 999, 1000, 1099, 1100, 1199, 1200, 3999)}
     assert kinds == {
         0: "mse", 999: "mse", 1000: "ssim", 1099: "ssim", 1100: "mse", 1199: "mse", 1200: "ssim", 3999: "mse",
     }  # fmt: skip
-    rates = [recipe.learning_rate_at(step_of(epoch), 350) for epoch in (0, 2999, 3000)]
+    rates = [recipe.learning_rate_at(epoch, epoch / 4000) for epoch in (0, 2999, 3000)]
     assert rates == pytest.approx([1e-4, 1e-4, 1e-5])
+    assert recipe.steps(350) == 350_000
+    assert recipe.epoch_at(175, 350) == 2
 
 
 def test_the_cosine_schedule_ends_at_nothing():
-    recipe = Recipe(epochs=100, batch=4, schedule="cosine", learning_rate=1e-3, loss="mse")
-    rates = [recipe.learning_rate_at(step, 400) for step in range(recipe.steps(400))]
+    recipe = Recipe(schedule="cosine", learning_rate=1e-3, loss="mse")
+    rates = [recipe.learning_rate_at(0, done / 1000) for done in range(1001)]
     assert rates[0] < 1e-4
     assert max(rates) == pytest.approx(1e-3, rel=1e-3)
     assert rates[-1] < 1e-8
-    assert {recipe.loss_kind_at(step, 400) for step in range(0, recipe.steps(400), 50)} == {"mse"}
+    assert {recipe.loss_kind_at(epoch) for epoch in range(0, 3000, 50)} == {"mse"}
 
 
 @pytest.mark.parametrize(
@@ -169,6 +243,8 @@ def test_the_cosine_schedule_ends_at_nothing():
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"schedule": "steps"}, "schedule"),
         ({"loss": "l1"}, "loss"),
+        ({"minutes": 0.0}, "minutes"),
+        ({"freeze_norm": 1.5}, "freeze_norm"),
     ],
 )
 def test_bad_recipes_are_refused(changes, name):

@@ -38,18 +38,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--release", choices=("v1", "v2"), default="v2", help="default: %(default)s")
     parser.add_argument("--mode", choices=("FG", "TG", "TR"), default="FG", help="of the bank; default: %(default)s")
     parser.add_argument("--weights", type=Path, metavar="FILE", help="start from these instead of at random")
-    parser.add_argument("--epochs", type=int, default=recipe.epochs, help="default: %(default)s")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--epochs", type=int, default=recipe.epochs, help="default: %(default)s")
+    length.add_argument("--minutes", type=float, help="train for so long in place of so many epochs")
     parser.add_argument("--batch", type=int, default=recipe.batch, help="over all processes; default: %(default)s")
     parser.add_argument("--crop", type=int, default=256, help="pixels a side; default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate, help="default: %(default)s")
     parser.add_argument(
         "--schedule", choices=("released", "cosine"), default=recipe.schedule, help="default: %(default)s"
     )
-    parser.add_argument("--loss", choices=("released", "mse"), default=recipe.loss, help="default: %(default)s")
+    parser.add_argument("--loss", choices=("released", "mse", "psnr"), default=recipe.loss, help="default: %(default)s")
+    parser.add_argument(
+        "--freeze-norm",
+        type=float,
+        default=recipe.freeze_norm,
+        metavar="SHARE",
+        help="share of the run, at its end, with batch norm as in use; default: %(default)s",
+    )
+    parser.add_argument("--shuffle-colours", action="store_true", help="give each sample's colours another order")
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    parser.add_argument("--graph", action="store_true", help="replay steps as a CUDA graph: faster on one GPU")
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=0, help="loading processes per training process")
+    parser.add_argument("--workers", type=int, default=0, help="threads that cut samples, per training process")
+    parser.add_argument(
+        "--memory", type=float, default=4.0, metavar="GIB", help="for decoded photos, per process; default: %(default)s"
+    )
     parser.add_argument("--save-every", type=int, default=500, metavar="STEPS", help="default: %(default)s")
 
 
@@ -69,13 +83,16 @@ def run(options: argparse.Namespace) -> int:
             crop=options.crop,
             seed=options.seed,
             synthetic_share=options.synthetic_share,
+            shuffle_colours=options.shuffle_colours,
         )
         recipe = Recipe(
             epochs=options.epochs,
+            minutes=options.minutes,
             batch=options.batch,
             learning_rate=options.learning_rate,
             schedule=options.schedule,
             loss=options.loss,
+            freeze_norm=options.freeze_norm,
             amp=options.amp,
         )
         torch.manual_seed(options.seed)
@@ -83,8 +100,17 @@ def run(options: argparse.Namespace) -> int:
         if options.weights is not None:
             load_weights(net, options.weights)
         device = start_processes(options.device)
+        torch.backends.cudnn.benchmark = True  # all steps are of one shape
+        data.hold(options.memory, max(1, options.workers))
         finished = train(
-            net, data, options.output, recipe, device=device, workers=options.workers, save_every=options.save_every
+            net,
+            data,
+            options.output,
+            recipe,
+            device=device,
+            workers=options.workers,
+            graph=options.graph,
+            save_every=options.save_every,
         )
     except (OSError, ValueError) as error:
         print(f"gkm train: {error}", file=sys.stderr)

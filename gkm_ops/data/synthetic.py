@@ -1,22 +1,78 @@
-"""Synthetic defocus: a sharp photo blurred as a lens would, from a depth map or an invented scene."""
+"""Synthetic defocus: sharp photos blurred as a lens would, from depth maps or invented scenes."""
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gkm_ops.bank import GaussianBank
-from gkm_ops.defocus.coefficients import coefficients_from_sigma, kernel_sigmas
+from gkm_ops.defocus.coefficients import bracket, kernel_sigmas
 from gkm_ops.defocus.disks import DiskBank
-from gkm_ops.defocus.layers import Layer, blur_layers
 from gkm_ops.functional import gkm_blur
 from gkm_ops.srgb import to_linear, to_srgb
 
 _MOST_LAYERS = 4
 _DEPTH_LAYERS = 5
+# How many random values along each axis make the outline of an invented layer.
+_OUTLINE = 5
 # Sensor noise in linear light: standard deviation sqrt(shot^2 v + read^2) at value v, up to these.
 _SHOT, _READ = 0.01, 0.003
+# What a layer hides is guessed from a copy this many times smaller, which counts so little where the layer is seen.
+_REACH = 8
+_FAINT = 1e-3
+
+
+class Invented(NamedTuple):
+    """Smooth slanted layers with random outlines, from the farthest, which takes what the others leave, to the nearest.
+
+    Attributes:
+        outlines: ``[L, 5, 5]``, values whose smooth interpolation is above its layer's level inside of the outline.
+        levels: ``[L]``, minus infinity for the farthest.
+        widths: ``[L, 2, 2]``, blur widths at the corners as shares of the widest; their signs count for nothing.
+    """
+
+    outlines: Tensor
+    levels: Tensor
+    widths: Tensor
+
+
+class Measured(NamedTuple):
+    """A scene of known depth and a lens for it.
+
+    Attributes:
+        inverse_depth: ``[H, W]``, larger is nearer, in any unit.
+        focus: what is in focus, as a share of the scene's range of inverse depths.
+        reach: the width of the most blurred point as a share of the widest.
+    """
+
+    inverse_depth: Tensor
+    focus: float
+    reach: float
+
+
+Layers: TypeAlias = Invented | Measured
+
+
+class Scene(NamedTuple):
+    """All that the blur of one photo follows from, on the CPU; `SyntheticDefocus.scene` draws it.
+
+    Attributes:
+        layers: what is how far away.
+        round: whether blur spots are disks, as of a round aperture, or Gaussians.
+        shot, read: the amounts of noise.
+        noise: where noise comes from; left as it is.
+    """
+
+    layers: Layers
+    round: bool
+    shot: float
+    read: float
+    noise: torch.Generator
 
 
 class SyntheticDefocus:
@@ -26,7 +82,7 @@ class SyntheticDefocus:
     outlines. Blur widths run over the bank's whole range: an invented layer's are drawn evenly from zero to the
     widest, a depth map is focused somewhere in its range and opened until its most defocused point has a drawn
     width. The lens has round or Gaussian blur spots. Blurring is done in linear light, from far to near
-    (`gkm_ops.defocus.blur_layers`), shot and read noise are added there, and the result is rounded to 8 bits.
+    (as `gkm_ops.defocus.blur_layers` does), shot and read noise are added there, and the result is rounded to 8 bits.
 
     Args:
         bank: the kernels to train for; its widest sets the range. Default: GKMNet's.
@@ -40,8 +96,9 @@ class SyntheticDefocus:
     """
 
     def __init__(self, bank: GaussianBank | None = None, *, noise: float = 1.0, rounding: bool = True) -> None:
-        self.bank = GaussianBank.gkmnet() if bank is None else bank
-        self.widest = float(kernel_sigmas(self.bank).max())
+        self.bank = GaussianBank.gkmnet() if bank is None else copy.deepcopy(bank)  # it goes where the photos are
+        self.sigmas = kernel_sigmas(self.bank)
+        self.widest = float(self.sigmas.max())
         diameters = torch.linspace(0, 4 * self.widest, 20, dtype=torch.float64)
         self.disks = DiskBank(diameters.tolist())
         self.noise = noise
@@ -61,68 +118,173 @@ class SyntheticDefocus:
         Raises:
             ValueError: shapes that do not fit.
         """
-        if sharp.dim() != 3 or sharp.shape[0] != 3 or min(sharp.shape[1:]) <= max(self.bank.radii):
-            least = max(self.bank.radii) + 1
-            raise ValueError(
-                f"sharp: got shape {tuple(sharp.shape)}, wanted [3, H, W] of at least {least} pixels a side"
-            )
-        if inverse_depth is not None and inverse_depth.shape != sharp.shape[1:]:
-            raise ValueError(
-                f"inverse_depth: got shape {tuple(inverse_depth.shape)}, wanted {tuple(sharp.shape[1:])}, as sharp"
-            )
+        return self.blur(sharp.unsqueeze(0), [self.scene(seed, inverse_depth)])[0]
+
+    def scene(self, seed: int, inverse_depth: Tensor | None = None) -> Scene:
+        """Draw a scene, a lens and noise for one photo.
+
+        Args:
+            seed: of all that is drawn.
+            inverse_depth: ``[H, W]``, of the photo, larger is nearer; without one layers are invented.
+        """
         draw = torch.Generator().manual_seed(seed)
+        layers: Layers
         if inverse_depth is None:
-            layers = self._invented_layers(sharp.shape[1], sharp.shape[2], draw)
+            layers = _invented(draw)
         else:
-            layers = self._layers_of(inverse_depth.float(), draw)
-        blur = self._blur_by_disks if torch.rand((), generator=draw) < 0.5 else self._blur_by_gaussians
-        light = blur_layers(to_linear(sharp), layers, blur).clamp(0, 1)
-        shot, read = (self.noise * most * torch.rand((), generator=draw) for most in (_SHOT, _READ))
-        deviation = (shot.square() * light + read.square()).sqrt()
-        noisy = light + deviation * torch.randn(light.shape, generator=draw)
-        photo = to_srgb(noisy)
-        return (photo * 255).round() / 255 if self.rounding else photo
+            focus, reach = torch.rand(2, generator=draw).tolist()
+            layers = Measured(inverse_depth.float(), focus, reach)
+        lens, *amounts = torch.rand(3, generator=draw).tolist()
+        shot, read = (self.noise * most * amount for most, amount in zip((_SHOT, _READ), amounts, strict=True))
+        return Scene(layers, lens < 0.5, shot, read, draw)
 
-    def _blur_by_gaussians(self, image: Tensor, sigma: Tensor) -> Tensor:
-        return gkm_blur(image, coefficients_from_sigma(sigma, self.bank), self.bank)
+    def blur(self, sharp: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        """Blur a batch of photos, each by its own scene.
 
-    def _blur_by_disks(self, image: Tensor, sigma: Tensor) -> Tensor:
-        return gkm_blur(image, self.disks.coefficients(sigma), self.disks.bank)
+        Nothing waits for the device, but for the banks' way there the first time. A photo's blur does not depend on
+        what else is in the batch but for rounding; its noise is another one on another kind of device.
 
-    def _invented_layers(self, H: int, W: int, draw: torch.Generator) -> list[Layer]:
-        count = int(torch.randint(1, _MOST_LAYERS + 1, (), generator=draw))
-        layers, left = [], torch.ones(H, W)
-        for number in reversed(range(count)):
-            # Nearest first: each takes its outline out of what is left, the farthest takes the rest.
-            outline = _outline(H, W, draw) if number else torch.ones(H, W)
-            layers.append(Layer(left * outline, self.widest * _slant(H, W, draw)))
-            left = left * (1 - outline)
-        return layers[::-1]
+        Args:
+            sharp: ``[B, 3, H, W]``, float32, sRGB in [0, 1], at least 11 pixels a side.
+            scenes: one per photo.
 
-    def _layers_of(self, inverse_depth: Tensor, draw: torch.Generator) -> list[Layer]:
-        least, most = inverse_depth.aminmax()
-        depth = (inverse_depth - least) / (most - least).clamp_min(torch.finfo(torch.float32).tiny)
-        focus, reach = torch.rand(2, generator=draw)
-        aperture = self.widest * reach / torch.maximum(focus, 1 - focus)
-        layers = []
-        for number in range(_DEPTH_LAYERS):
-            low, high = number / _DEPTH_LAYERS, (number + 1) / _DEPTH_LAYERS
-            inside = (depth >= low) & ((depth < high) | (number == _DEPTH_LAYERS - 1))
-            if inside.any():
-                layers.append(Layer(inside.float(), aperture * (depth.clamp(low, high) - focus).abs()))
-        return layers
+        Returns:
+            The defocused photos, as ``sharp``.
+
+        Raises:
+            ValueError: shapes that do not fit.
+        """
+        least, shape = max(self.bank.radii) + 1, tuple(sharp.shape[1:])
+        if sharp.dim() != 4 or shape[0] != 3 or min(shape[1:]) < least:
+            raise ValueError(f"sharp: got photos of shape {shape}, wanted [3, H, W] of at least {least} pixels a side")
+        for scene in scenes:
+            if isinstance(scene.layers, Measured) and scene.layers.inverse_depth.shape != shape[1:]:
+                got = tuple(scene.layers.inverse_depth.shape)
+                raise ValueError(f"inverse_depth: got shape {got}, wanted {shape[1:]}, as sharp")
+        self._go_to(sharp.device)
+        light = to_linear(sharp)
+        blurred = torch.empty_like(light)
+        kinds = [(type(scene.layers), scene.round) for scene in scenes]
+        for kind in sorted(set(kinds), key=str):
+            of_kind = [place for place, other in enumerate(kinds) if other == kind]
+            places = _sent(torch.tensor(of_kind), sharp.device)
+            blurred_ones = self._blurred(light.index_select(0, places), [scenes[place] for place in of_kind])
+            blurred.index_copy_(0, places, blurred_ones)
+        photos = to_srgb(self._noisy(blurred.clamp(0, 1), scenes))
+        return (photos * 255).round() / 255 if self.rounding else photos
+
+    def _go_to(self, device: torch.device) -> None:
+        if self.sigmas.device != device:
+            self.bank, self.disks, self.sigmas = self.bank.to(device), self.disks.to(device), self.sigmas.to(device)
+
+    def _blurred(self, light: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        """Photos whose scenes and lenses are of one kind: layer by layer, from far to near."""
+        masks, widths = _maps([scene.layers for scene in scenes], light)
+        seen_yet = torch.zeros(len(light), 1, 1, 1, dtype=torch.bool, device=light.device)
+        result = torch.zeros_like(light)
+        for mask, sigma in zip(masks.split(1, 1), (self.widest * widths).unbind(1), strict=True):
+            seen = torch.cat((light * mask, mask), 1)
+            blurred = self._blurred_by(sigma, seen, scenes[0].round)
+            around = _far_reaching(seen)
+            spread, cover = blurred[:, :3], blurred[:, 3:]
+            # Behind the farthest layer that there is there is more of it.
+            farthest = (spread + _FAINT * around[:, :3]) / (cover + _FAINT * around[:, 3:])
+            result = torch.where(seen_yet, spread + (1 - cover) * result, farthest)
+            seen_yet = seen_yet | (mask.amax((2, 3), keepdim=True) > 0)
+        return result
+
+    def _blurred_by(self, sigma: Tensor, image: Tensor, by_disks: bool) -> Tensor:
+        if by_disks:
+            return gkm_blur(image, self.disks.coefficients(sigma), self.disks.bank)
+        return gkm_blur(image, bracket(sigma, self.sigmas), self.bank)
+
+    @staticmethod
+    def _noisy(light: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        device = light.device
+        amounts = torch.tensor([(scene.shot, scene.read) for scene in scenes])
+        shot, read = _sent(amounts, device).view(-1, 2, 1, 1, 1).unbind(1)
+        sources = [_on(device, scene.noise) for scene in scenes]
+        noise = torch.stack([torch.randn(light.shape[1:], generator=source, device=device) for source in sources])
+        return light + (shot.square() * light + read.square()).sqrt() * noise
 
 
-def _outline(H: int, W: int, draw: torch.Generator) -> Tensor:
-    """A random shape with a smooth outline, its edge about a pixel wide."""
-    coarse = torch.randn(1, 1, 5, 5, generator=draw)
-    field = F.interpolate(coarse, (H, W), mode="bicubic", align_corners=True)[0, 0]
-    level = 0.5 * torch.randn((), generator=draw)
-    slope = torch.stack(torch.gradient(field)).square().sum(0).sqrt().clamp_min(1e-6)
-    return ((field - level) / slope + 0.5).clamp(0, 1)
+def _invented(draw: torch.Generator) -> Invented:
+    count = int(torch.randint(1, _MOST_LAYERS + 1, (), generator=draw))
+    outlines, levels = torch.zeros(count, _OUTLINE, _OUTLINE), torch.full((count,), -torch.inf)
+    widths = torch.empty(count, 2, 2)
+    for number in reversed(range(count)):
+        if number:
+            outlines[number] = torch.randn(_OUTLINE, _OUTLINE, generator=draw)
+            levels[number] = 0.5 * torch.randn((), generator=draw)
+        mean = 1.2 * torch.rand((), generator=draw) - 0.2
+        widths[number] = mean + 0.4 * (torch.rand(2, 2, generator=draw) - 0.5)
+    return Invented(outlines, levels, widths)
 
 
-def _slant(H: int, W: int, draw: torch.Generator) -> Tensor:
-    """Widths in [0, 1] that change evenly over the image between drawn values at its corners."""
-    corners = 1.2 * torch.rand((), generator=draw) - 0.2 + 0.4 * (torch.rand(1, 1, 2, 2, generator=draw) - 0.5)
-    return F.interpolate(corners, (H, W), mode="bilinear", align_corners=True)[0, 0].abs().clamp(0, 1)
+def _maps(layers: Sequence[Layers], image: Tensor) -> tuple[Tensor, Tensor]:
+    """Masks and widths of layers of one kind, each ``[B, L, H, W]``, from far to near.
+
+    Masks of a scene sum to one; widths are shares of the widest, defined beyond the masks as well.
+    """
+    if isinstance(layers[0], Invented):
+        return _invented_maps([one for one in layers if isinstance(one, Invented)], image)
+    return _measured_maps([one for one in layers if isinstance(one, Measured)], image)
+
+
+def _invented_maps(layers: Sequence[Invented], image: Tensor) -> tuple[Tensor, Tensor]:
+    size = image.shape[2:]
+    most = max(len(one.levels) for one in layers)
+    # Where a scene has fewer layers than another, the nearest are nowhere.
+    missing = [most - len(one.levels) for one in layers]
+    outlines, levels, widths = (
+        _sent(torch.stack(of_each), image.device)
+        for of_each in (
+            [F.pad(one.outlines, (0, 0, 0, 0, 0, n)) for one, n in zip(layers, missing, strict=True)],
+            [F.pad(one.levels, (0, n), value=torch.inf) for one, n in zip(layers, missing, strict=True)],
+            [F.pad(one.widths, (0, 0, 0, 0, 0, n)) for one, n in zip(layers, missing, strict=True)],
+        )
+    )
+    field = F.interpolate(outlines, size, mode="bicubic", align_corners=True)
+    slope = torch.stack(torch.gradient(field, dim=(2, 3))).square().sum(0).sqrt().clamp_min(1e-6)
+    # An outline's edge is about a pixel wide.
+    inside = ((field - levels[..., None, None]) / slope + 0.5).clamp(0, 1)
+    # The nearest takes its outline out of what is left, and so on.
+    left, masks = torch.ones_like(inside[:, :1]), []
+    for outline in reversed(inside.split(1, 1)):
+        masks.append(left * outline)
+        left = left * (1 - outline)
+    slants = F.interpolate(widths, size, mode="bilinear", align_corners=True)
+    return torch.cat(masks[::-1], 1), slants.abs().clamp(0, 1)
+
+
+def _measured_maps(layers: Sequence[Measured], image: Tensor) -> tuple[Tensor, Tensor]:
+    depth = _sent(torch.stack([one.inverse_depth for one in layers]), image.device).unsqueeze(1)
+    lenses = torch.tensor([(one.focus, one.reach) for one in layers])
+    focus, reach = _sent(lenses, image.device).view(-1, 2, 1, 1, 1).unbind(1)
+    least, most = depth.amin((2, 3), keepdim=True), depth.amax((2, 3), keepdim=True)
+    depth = (depth - least) / (most - least).clamp_min(torch.finfo(torch.float32).tiny)
+    edges = torch.arange(_DEPTH_LAYERS + 1, device=image.device).view(1, -1, 1, 1) / _DEPTH_LAYERS
+    low, high = edges[:, :-1], edges[:, 1:]
+    inside = (depth >= low) & ((depth < high) | (high == 1))
+    aperture = reach / torch.maximum(focus, 1 - focus)
+    return inside.float(), aperture * (depth.clamp(low, high) - focus).abs()
+
+
+def _far_reaching(seen: Tensor) -> Tensor:
+    """A smooth copy in which every pixel has at least a trace of those far away."""
+    size = seen.shape[2:]
+    small = F.interpolate(seen, [max(1, n // _REACH) for n in size], mode="area")
+    everywhere = seen.mean((2, 3), keepdim=True)
+    return F.interpolate(small, size, mode="bilinear", align_corners=False) + _FAINT * everywhere
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """A few values on a device, without a wait for what it is at."""
+    return values.to(device, non_blocking=True)
+
+
+def _on(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A generator of a device's own that follows from one of the CPU."""
+    if device.type == "cpu":
+        return generator.clone_state()
+    return torch.Generator(device).manual_seed(generator.initial_seed())
