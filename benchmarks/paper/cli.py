@@ -79,14 +79,18 @@ def _write(path: Path, text: str) -> None:
 def _draw(options: argparse.Namespace, sets: Sequence[pairs.Images]) -> None:
     net = (pretrained() if options.weights is None else load_net(options.weights)).to(options.device)
     photos = pairs.only_defocused(options.photos) if options.photos else [pairs.coffee()]
+
+    def path(number: str) -> Path:
+        return options.out / f"figure-{number}.{options.pictures}"
+
     with tqdm(total=4, desc="figures", unit="figure", leave=False, disable=None) as progress:
-        figures.syntheses(options.out / "figure-1.png", sets[0], options.windows[:2], options.device)
+        figures.syntheses(path("1"), sets[0], options.windows[:2], options.device)
         progress.update()
-        figures.restorations(options.out / "figure-2.png", sets[:_SHOWN], net, "Deblurred pairs")
+        figures.restorations(path("2"), sets[:_SHOWN], net, "Deblurred pairs")
         progress.update()
-        figures.restorations(options.out / "figure-3.png", photos[:_SHOWN], net, "Deblurred photos")
+        figures.restorations(path("3"), photos[:_SHOWN], net, "Deblurred photos")
         progress.update()
-        figures.maps(options.out / "figure-4.png", photos[0], net)
+        figures.maps((path("4"), path("4-busiest")), photos[0], net)
         progress.update()
 
 
@@ -110,6 +114,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("out/paper"), metavar="FOLDER", help="for the figures; default: %(default)s"
     )
+    parser.add_argument("--pictures", choices=("png", "jpg"), default="png", help="format; default: %(default)s")
     parser.add_argument(
         "--record",
         type=Path,

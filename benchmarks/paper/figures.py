@@ -76,12 +76,16 @@ def restorations(path: Path, images: Sequence[Images], net: GKMNet, heading: str
     _save(figure, path, f"{heading}. Sources: {sources}. Axes in pixels of the photo")
 
 
-def maps(path: Path, image: Images, net: GKMNet) -> None:
-    """Figure 4: the coefficient maps of four kernels at the last scale."""
+def maps(paths: tuple[Path, Path], image: Images, net: GKMNet) -> None:
+    """Figure 4: the coefficient maps at the last scale, of the supplement's kernels and of those that vary the most."""
     device = next(net.parameters()).device
     _, coeffs = net.deblur_with_coefficients(image.defocused.to(device))
-    with replacing(path) as file:
-        coefficient_maps.draw(file, coeffs, [number - 1 for number in FIGURE_4_KERNELS], net.gcm.bank)
+    theirs = [number - 1 for number in FIGURE_4_KERNELS]
+    variation = coeffs.float().flatten(1).std(1).unflatten(0, (2, -1)).amax(0)
+    busiest = variation.topk(len(theirs)).indices.sort().values.tolist()
+    for path, kernels in zip(paths, (theirs, busiest), strict=True):
+        with replacing(path) as file:
+            coefficient_maps.draw(file, coeffs, kernels, net.gcm.bank, path.suffix[1:])
 
 
 Crop = tuple[slice, slice]
@@ -129,4 +133,4 @@ def _score(image: Tensor, sharp: Tensor) -> str:
 def _save(figure: Figure, path: Path, caption: str) -> None:
     figure.supxlabel(caption, fontsize=8)
     with replacing(path) as file:
-        figure.savefig(file, format="png")
+        figure.savefig(file, format=path.suffix[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import BinaryIO
 
+import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,16 +14,20 @@ from gkm_ops.bank import GaussianBank
 
 _PANEL = 4.0  # inches
 _DPI = 200
+_WITHIN = 0.995  # of a map's values are within its range of colours: a few at the photo's border tend to stand out
 
 
-def draw(file: BinaryIO, coeffs: Tensor, kernels: Sequence[int], bank: GaussianBank) -> None:
-    """Write the maps of chosen kernels as a PNG, each with its own range of colours about zero and a colour bar.
+def draw(
+    file: BinaryIO, coeffs: Tensor, kernels: Sequence[int], bank: GaussianBank, picture_format: str = "png"
+) -> None:
+    """Write the maps of chosen kernels as a picture, each with its own range of colours about zero and a colour bar.
 
     Args:
         file: to write to.
         coeffs: ``[2 M, H, W]``, floating point: the maps of the photo, then those of the last estimate.
         kernels: which of the M kernels to show, one column each.
         bank: the kernels.
+        picture_format: ``"png"`` or ``"jpg"``.
     """
     H, W = coeffs.shape[-2:]
     # As many pixels as a panel shows; Matplotlib takes long over more.
@@ -38,13 +43,13 @@ def draw(file: BinaryIO, coeffs: Tensor, kernels: Sequence[int], bank: GaussianB
         for column, kernel in enumerate(kernels):
             panel_axes = axes[row, column]
             values = chosen[row, column].numpy()
-            limit = max(abs(values).max(), 1e-6)
+            limit = max(float(np.quantile(abs(values), _WITHIN)), 1e-6)
             shown = panel_axes.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit)
-            figure.colorbar(shown, ax=panel_axes, fraction=0.05)
+            figure.colorbar(shown, ax=panel_axes, extend="both", fraction=0.05)
             panel_axes.set(xticks=[], yticks=[], title=_title(kernel, bank) if row == 0 else "")
             if column == 0:
                 panel_axes.set_ylabel(f"of the {source}")
-    figure.savefig(file, format="png")
+    figure.savefig(file, format=picture_format)
 
 
 def _title(kernel: int, bank: GaussianBank) -> str:
