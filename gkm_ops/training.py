@@ -111,6 +111,7 @@ def train(
     device: torch.device | str = "cpu",
     workers: int = 0,
     graph: bool = False,
+    recompute: bool = True,
     save_every: int = 500,
     progress: bool = True,
 ) -> bool:
@@ -133,6 +134,8 @@ def train(
         workers: threads that cut samples ahead of the training, per process; 0: the training does it.
         graph: on a GPU, record the passes of a step as a CUDA graph and replay it: a net of many small kernels
             is held up by their launches otherwise. For one process.
+        recompute: let the backward pass make activations again that are cheap to make: slower, in a fraction of the
+            memory.
         save_every: steps between checkpoints.
         progress: show a bar.
 
@@ -163,7 +166,7 @@ def train(
     first, done = _resume(run, net, optimizer, signature)
     log = _Log(run / LOG, first) if rank == 0 else None
     shared = DistributedDataParallel(net) if world > 1 else net
-    passes = (_GraphedPasses if graph else _Passes)(shared, recipe.amp)
+    passes = (_GraphedPasses if graph else _Passes)(shared, recipe.amp, recompute)
 
     samples, steps = len(data), recipe.steps(len(data))
     clock = _Clock(began, recipe.minutes, done)
@@ -214,15 +217,20 @@ def train(
 class _Passes:
     """A step's forward and backward pass, which leaves the gradients with the parameters; the device may be behind."""
 
-    def __init__(self, net: nn.Module, amp: bool) -> None:
-        self.net, self.amp = net, amp
-        self.norms = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+    frozen: bool | None = None
+
+    def __init__(self, net: nn.Module, amp: bool, recompute: bool = True) -> None:
+        self.net, self.amp, self.recompute = net, amp, recompute
 
     def __call__(self, blurred: Tensor, sharp: Tensor, kind: str, frozen: bool) -> Tensor:
         """The loss, detached. Batch norm goes by its running statistics if ``frozen``."""
+        if self.frozen != frozen:
+            self.frozen = frozen
+            # In training mode modules but norms only save memory.
+            self.net.train(self.recompute)
+            for norm in (module for module in self.net.modules() if isinstance(module, _BatchNorm)):
+                norm.train(not frozen)
         self.net.zero_grad()
-        for norm in self.norms:
-            norm.train(not frozen)
         loss = loss_of(self.net, blurred, sharp, kind, amp=self.amp)
         loss.backward()
         return loss.detach()

@@ -157,6 +157,17 @@ def test_the_loss_in_decibels_is_that_of_each_sample(data):
     torch.testing.assert_close(loss_of(Untouched(), blurred, sharp, "psnr"), wanted)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
+def test_gradients_do_not_depend_on_what_is_made_again(data, frozen):
+    batch, results = data.batch([0, 1]), []
+    for recompute in (True, False):
+        net = fresh_net()
+        loss = training._Passes(net, False, recompute)(*batch, "psnr", frozen)
+        results.append([loss, *(parameter.grad for parameter in net.parameters()), *net.buffers()])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+
+
 def test_norms_are_frozen_for_the_last_share_of_a_run(data, tmp_path):
     running, seen = [], []
 

@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shuffle-colours", action="store_true", help="give each sample's colours another order")
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--graph", action="store_true", help="replay steps as a CUDA graph: faster on one GPU")
+    parser.add_argument(
+        "--recompute",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="save memory, at the cost of time; default: --recompute",
+    )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=0, help="threads that cut samples, per training process")
@@ -110,6 +116,7 @@ def run(options: argparse.Namespace) -> int:
             device=device,
             workers=options.workers,
             graph=options.graph,
+            recompute=options.recompute,
             save_every=options.save_every,
         )
     except (OSError, ValueError) as error:
