@@ -107,6 +107,8 @@ def run(options: argparse.Namespace) -> int:
             load_weights(net, options.weights)
         device = start_processes(options.device)
         torch.backends.cudnn.benchmark = True  # all steps are of one shape
+        if options.amp:
+            torch.set_float32_matmul_precision("high")  # the photos that are blurred need not be more exact
         data.hold(options.memory, max(1, options.workers))
         finished = train(
             net,
