@@ -8,21 +8,27 @@ from typing import NamedTuple
 
 import pytest
 import torch
+from compiling import sanitizers  # noqa: F401  a fixture
 from tolerances import TOLERANCE
 
 import gkm_ops
+from gkm_ops import backends
 
 
 class Serving(NamedTuple):
-    """A backend, the device to test it on, and the instruction set to force where it has several."""
+    """A backend, the device to test it on, and the kernels to force where it has several."""
 
     backend: str
     device: str
-    instruction_set: str | None = None
+    kernels: str | None = None
 
     def __str__(self) -> str:
         device = "" if self.device == "cpu" else f"-{self.device}"
-        return self.backend + device if self.instruction_set is None else f"{self.backend}-{self.instruction_set}"
+        return self.backend + device if self.kernels is None else f"{self.backend}-{self.kernels}"
+
+
+# What asks for them.
+KERNELS = {"cpu": "GKM_OPS_CPU_ISA", "cuda": "GKM_OPS_CUDA_KERNELS"}
 
 
 def instruction_sets() -> list[str]:
@@ -36,28 +42,32 @@ def instruction_sets() -> list[str]:
 
 BACKENDS = [Serving("cpu", "cpu"), Serving("eager", "cpu")]
 if torch.cuda.is_available():
-    BACKENDS += [Serving("triton", "cuda"), Serving("eager", "cuda")]
+    BACKENDS += [Serving("cuda", "cuda"), Serving("triton", "cuda"), Serving("eager", "cuda")]
 SERVING = [*(Serving("cpu", "cpu", name) for name in instruction_sets()), *BACKENDS[1:]]
+if torch.cuda.is_available():
+    SERVING.append(Serving("cuda", "cuda", "generic"))
 
 
 def serve_with(chosen: Serving, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
-    """Has every call of the test served by one backend and instruction set, or skips with the reason why not."""
-    if chosen.instruction_set is not None:
-        monkeypatch.setenv("GKM_OPS_CPU_ISA", chosen.instruction_set)
+    """Has every call of the test served by one backend and its kernels, or skips with the reason why not."""
+    if chosen.kernels is not None:
+        monkeypatch.setenv(KERNELS[chosen.backend], chosen.kernels)
     answer = gkm_ops.available_backends(chosen.device)[chosen.backend]
     if answer != "available":
         pytest.skip(f"{chosen.backend}: {answer}")
-    # On a GPU the best backend is left to serve by itself: what it has no kernels for, float64, the eager path takes.
-    best = chosen.device == "cuda" and chosen.backend != "eager"
-    if best:  # TF32 keeps 11 bits of each factor of both products, which bfloat16's 8 bits of the result leave room for
+    # TF32 and float16 keep 11 bits of each factor of both products, which bfloat16's 8 of the result leave room for.
+    if chosen.backend in ("cuda", "triton"):
         monkeypatch.setitem(TOLERANCE, torch.bfloat16, TOLERANCE[torch.bfloat16]._replace(absolute=2.0**-10))
-    with gkm_ops.use_backend(None if best else chosen.backend):
+    # Triton is left to serve by itself: what it has no kernels for, float64, the eager path takes.
+    if chosen.backend == "triton":
+        monkeypatch.delitem(backends._MODULES, "cuda")
+    with gkm_ops.use_backend(None if chosen.backend == "triton" else chosen.backend):
         yield chosen
 
 
 @pytest.fixture(params=SERVING, ids=str)
 def serving(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
-    """Every backend with every instruction set: for what the kernels compute."""
+    """Every backend with all its kernels: for what they compute."""
     yield from serve_with(request.param, monkeypatch)
 
 

@@ -2,40 +2,21 @@
 
 import platform
 import shutil
-import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from compiling import SANITIZERS, compile_with, needs_compiler, replace_once, run
 
 KERNELS = Path(__file__).parents[1] / "csrc" / "cpu"
 NATIVE = Path(__file__).parent / "native"
-FLAGS = ["-std=c++17", "-g1", "-Wno-psabi"]
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover"]
+COMPILER = ["g++", "-std=c++17", "-g1", "-Wno-psabi"]
 X86 = platform.machine() in ("x86_64", "AMD64")
 BASELINE = "sse2" if X86 else "generic"
-
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no g++")
-
-
-def compile_with(*arguments):
-    command = ["g++", *FLAGS, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stderr}"
 
 
 def entries(*names):
     return "-DGKM_ENTRIES=" + "".join(f"GKM_ENTRY({name})" for name in names)
-
-
-@pytest.fixture
-def sanitizers(tmp_path):
-    source = tmp_path / "empty.cpp"
-    source.write_text("int main() {}\n")
-    command = ["g++", *SANITIZERS, source, "-o", tmp_path / "empty"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.skip(f"g++ cannot link its sanitizers: {done.stderr.strip().splitlines()[-1]}")
 
 
 @needs_compiler
@@ -50,13 +31,13 @@ def test_sanitizers_are_silent_and_all_calls_right(tmp_path):
 
     def compile_one(source, target):
         # Kernels unoptimised: with the checks in inlined vector code, an optimiser takes ten times as long as it saves.
-        compile_with("-O1" if source.stem == "driver" else "-O0", *options, source, "-o", target)
+        compile_with(*COMPILER, "-O1" if source.stem == "driver" else "-O0", *options, source, "-o", target)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(compile_one, sources, objects))
     program = tmp_path / "driver"
-    compile_with(*SANITIZERS, *objects, "-o", program)
-    done = subprocess.run([program], capture_output=True, text=True, check=False)
+    compile_with(*COMPILER, *SANITIZERS, *objects, "-o", program)
+    done = run(program)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "calls agree with the definition" in done.stdout
 
@@ -91,14 +72,14 @@ def driver(tmp_path_factory):
     """The driver, compiled for the baseline and not yet linked with any kernels."""
     target = tmp_path_factory.mktemp("driver") / "driver.o"
     includes = ["-I", KERNELS, "-I", KERNELS.parent]
-    compile_with("-O1", entries(BASELINE), *includes, "-c", NATIVE / "driver.cpp", "-o", target)
+    compile_with(*COMPILER, "-O1", entries(BASELINE), *includes, "-c", NATIVE / "driver.cpp", "-o", target)
     return target
 
 
 def build_and_run(driver, sources, folder):
     program = folder / "driver"
-    compile_with("-O0", "-I", sources, sources / f"isa_{BASELINE}.cpp", driver, "-o", program)
-    return subprocess.run([program], capture_output=True, text=True, check=False, timeout=300)
+    compile_with(*COMPILER, "-O0", "-I", sources, sources / f"isa_{BASELINE}.cpp", driver, "-o", program)
+    return run(program, timeout=300)
 
 
 @needs_compiler
@@ -112,9 +93,7 @@ def test_driver_passes_the_kernels_as_they_are(driver, tmp_path):
 def test_driver_finds_a_fault(driver, tmp_path, file, text, replacement):
     shutil.copytree(KERNELS.parent, tmp_path / "csrc")
     sources = tmp_path / "csrc" / "cpu"
-    source = (sources / file).read_text()
-    assert source.count(text) == 1, f"{file} no longer has {text!r} once: choose another place for this fault"
-    (sources / file).write_text(source.replace(text, replacement))
+    replace_once(sources / file, text, replacement)
     done = build_and_run(driver, sources, tmp_path)
     assert done.returncode != 0
     assert "evaluate_" in done.stdout or "convolve_" in done.stdout or done.returncode < 0  # a wrong number, or a crash

@@ -53,7 +53,7 @@ struct Spreading {
 };
 
 template <class S>
-__global__ void __launch_bounds__(kThreads) blur_adjoint(const __grid_constant__ Form form) {
+__global__ void __launch_bounds__(kThreads, kBlocks) blur_adjoint(const __grid_constant__ Form form) {
   using A = Acc<S>;
   const int64_t c = blockIdx.x % form.C;
   const Tile tile(form, blockIdx.x / form.C);

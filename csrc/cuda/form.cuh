@@ -38,11 +38,12 @@ __host__ __device__ T most(T a, T b) {
 
 // Where the sample at any index of an axis of n comes from, -1 for a zero. Beyond what a kernel reaches, where tiles
 // stand out of the image, it is just one that exists.
-__device__ inline int64_t border_index(int64_t i, int64_t n, Padding padding) {
+template <class I>
+__device__ I border_index(I i, I n, Padding padding) {
   if (i >= 0 && i < n) return i;
   if (padding == Padding::zeros) return -1;
   if (padding == Padding::reflect) i = i < 0 ? -i : 2 * (n - 1) - i;
-  return most(int64_t(0), least(i, n - 1));
+  return most(I(0), least(i, n - 1));
 }
 
 // The border the other way round: calls fold(e) for every index e beyond an axis of n, no further than the radius, that

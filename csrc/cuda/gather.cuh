@@ -16,7 +16,7 @@ __host__ __device__ inline int64_t groups_of(int64_t colours) { return (colours 
 // A block makes up to four colours of its tile, whose sums stay in registers; it reads each coefficient once and writes
 // each pixel once. With a mix it blurs all colours of x, without one those that it makes.
 template <class S>
-__global__ void __launch_bounds__(kThreads) blur(const __grid_constant__ Form form) {
+__global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant__ Form form) {
   using A = Acc<S>;
   const int64_t groups = groups_of(form.O), from = blockIdx.x % groups * kGroup;
   const int64_t to = least(from + kGroup, form.O);
@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kThreads) blur(const __grid_constant__ Form fo
 //
 // A block makes its tile of one map, of all colours or of one, and writes each pixel once.
 template <class S>
-__global__ void __launch_bounds__(kThreads) correlate(const __grid_constant__ Form form) {
+__global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_constant__ Form form) {
   using A = Acc<S>;
   const int64_t maps = form.M * (form.channel_coeffs ? form.C : 1), map = blockIdx.x % maps;
   const int64_t m = form.channel_coeffs ? map / form.C : map;

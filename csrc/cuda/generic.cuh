@@ -17,6 +17,7 @@ constexpr int kSpan = 64;    // columns of samples at a time
 constexpr int kThreads = 256;
 constexpr int kPixels = 4;   // of a thread
 constexpr int kWarpSize = 32;
+constexpr int kBlocks = 2;  // at a time on a multiprocessor, at least, so that some load while others sum
 
 // A block's shared memory.
 template <class A>
@@ -98,14 +99,19 @@ template <class A, class Pass, class Visit>
 __device__ void stream_rows(const Pass& pass, const Memory<A>& memory, const Tile& tile, const Visit& visit) {
   const int lane = threadIdx.x % kWarpSize, warp = threadIdx.x / kWarpSize;
   const int radius = pass.radius, needed = kSide + 2 * radius;  // rows, and columns
+  // Not unrolled but for the loops over taps, whose sums and addresses want the registers.
   const int64_t above = tile.top - radius, before = tile.left - radius;
+#pragma unroll 1
   for (int top = 0; top < needed; top += kSide) {
     const int rows = least(kSide, needed - top);
     A sums[kPixels] = {};
+#pragma unroll 1
     for (int left = 0; left < needed; left += kSpan) {
       const int columns = least(kSpan, needed - left);
       __syncthreads();  // the samples and the rows before have been used
+#pragma unroll 1
       for (int i = warp; i < rows; i += kThreads / kWarpSize) {
+#pragma unroll 1
         for (int j = lane; j < columns; j += kWarpSize) {
           memory.samples[i * kSpan + j] = pass.sample(above + top + i, before + left + j);
         }

@@ -37,7 +37,7 @@ __device__ void solve(double (&g)[packed(N, 0)], double ridge, double (&y)[N]) {
 // A block makes its tile of all colours; each thread holds its pixels' products of the colours with each other, and
 // solves with them at the end. Colours are so alike that most of their digits cancel: in float64.
 template <class S, int N>
-__global__ void __launch_bounds__(kThreads) ridge_dual(const __grid_constant__ Form form) {
+__global__ void __launch_bounds__(kThreads, 1) ridge_dual(const __grid_constant__ Form form) {
   using A = Acc<S>;
   const Tile tile(form, blockIdx.x);
   const Memory<A> memory = Memory<A>::of_block(form.reach());

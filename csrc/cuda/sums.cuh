@@ -10,8 +10,8 @@
 namespace gkm::cuda {
 
 __host__ __device__ inline int64_t slabs_of(const Form& form) {
-  constexpr int64_t kBlocks = 4096;  // a few for every place on the largest GPU
-  return least(Tile::count(form), most(kBlocks / form.M, int64_t(1)));
+  constexpr int64_t kMost = 4096;  // blocks: a few for every place on the largest GPU
+  return least(Tile::count(form), most(kMost / form.M, int64_t(1)));
 }
 
 // How many sums each share has.
@@ -23,7 +23,7 @@ __host__ __device__ inline int64_t sums_of(const Form& form) {
 //
 // A block takes one kernel and one share. Its sums come tile by tile in a fixed order: equal inputs give equal bits.
 template <class S>
-__global__ void __launch_bounds__(kThreads) grad_mix(const __grid_constant__ Form form) {
+__global__ void __launch_bounds__(kThreads, kBlocks) grad_mix(const __grid_constant__ Form form) {
   using A = Acc<S>;
   const int64_t m = blockIdx.x % form.M, slab = blockIdx.x / form.M, tiles = Tile::count(form);
   const Memory<A> memory = Memory<A>::of_block(form.reach());
@@ -55,7 +55,7 @@ __global__ void __launch_bounds__(kThreads) grad_mix(const __grid_constant__ For
 //
 // As grad_mix; the column pass is a sum over the block for each tap instead.
 template <class S>
-__global__ void __launch_bounds__(kThreads) grad_taps_h(const __grid_constant__ Form form) {
+__global__ void __launch_bounds__(kThreads, kBlocks) grad_taps_h(const __grid_constant__ Form form) {
   using A = Acc<S>;
   const int64_t m = blockIdx.x % form.M, slab = blockIdx.x / form.M, tiles = Tile::count(form);
   const Memory<A> memory = Memory<A>::of_block(form.reach());
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads) grad_taps_h(const __grid_constant__ 
 
 // The sums over all shares, in float64: a block makes one of them.
 template <class A>
-__global__ void __launch_bounds__(kThreads) add_slabs(const __grid_constant__ Form form) {
+__global__ void __launch_bounds__(kThreads, kBlocks) add_slabs(const __grid_constant__ Form form) {
   const int64_t sums = sums_of(form), slabs = slabs_of(form);
   const A* const shares = static_cast<const A*>(form.workspace) + blockIdx.x;
   double sum = 0;

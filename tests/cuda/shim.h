@@ -1,7 +1,7 @@
 // CUDA's threads on a processor: the threads of a block are fibers, switched at barriers, the blocks take turns.
 //
-// Between barriers a thread runs alone, forwards, backwards or in a random order, so that what depends on a barrier
-// that is not there comes out differently. Shared memory is a heap block of the size asked for, filled with NaN;
+// Between barriers a thread runs alone and a warp as far as it comes, forwards, backwards or in a random order, so that
+// what depends on a barrier that is not there comes out differently. Shared memory is a heap block of the size asked for, filled with NaN;
 // asynchronous copies are made when they are waited for. A barrier that not all threads reach ends the program.
 #pragma once
 
@@ -38,7 +38,7 @@ struct Index {
 };
 
 enum class Order { forward, reverse, random };
-enum class State { ready, at_warp, at_block, done };
+enum class State { ready, at_warp, at_block, at_barrier, done };
 
 struct Copy {
   void* to;
@@ -52,13 +52,17 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
   State state;
   bool started;
+  int barrier, barrier_threads;  // where it waits for some of the block
   std::deque<std::vector<Copy>> groups{1};  // of copies that are not made yet; the last one is open
 };
 
 constexpr unsigned kWarp = 32;
+constexpr int kBarriers = 16;
+constexpr size_t kMostShared = 160 * 1024;  // of a block, on most GPUs
 constexpr size_t kStack = 256 * 1024;
 
 inline Order order = Order::forward;
+inline int fault = 0;  // which of those that tests put into the kernels is there
 inline jmp_buf scheduler;
 inline std::vector<Fiber> fibers;
 inline unsigned running;
@@ -123,19 +127,37 @@ inline void resume(unsigned thread) {
   setcontext(&fiber.first);
 }
 
-// Lets a warp go on where all of it waits for itself; the block where all of it waits for the block.
+inline bool all(unsigned from, unsigned to, State state) {
+  return std::all_of(&fibers[from], &fibers[from] + (to - from), [&](const Fiber& f) { return f.state == state; });
+}
+
+// Lets a block go on where all of it waits for itself, or as many of it at a barrier as that is for.
 inline void release(unsigned threads) {
-  const auto all = [&](unsigned from, unsigned to, State state) {
-    return std::all_of(fibers.begin() + from, fibers.begin() + to, [&](const Fiber& f) { return f.state == state; });
-  };
   bool released = all(0, threads, State::at_block);
   for (unsigned i = 0; released && i < threads; ++i) fibers[i].state = State::ready;
-  for (unsigned warp = 0; warp < threads; warp += kWarp) {
-    if (!all(warp, warp + kWarp, State::at_warp)) continue;
+  for (int barrier = 1; barrier < kBarriers; ++barrier) {
+    const auto waits = [&](const Fiber& f) { return f.state == State::at_barrier && f.barrier == barrier; };
+    const auto first = std::find_if(fibers.begin(), fibers.begin() + threads, waits);
+    if (first == fibers.begin() + threads) continue;
+    if (std::count_if(first, fibers.begin() + threads, waits) < first->barrier_threads) continue;
     released = true;
-    for (unsigned i = warp; i < warp + kWarp; ++i) fibers[i].state = State::ready;
+    for (auto fiber = first; fiber != fibers.begin() + threads; ++fiber) {
+      if (waits(*fiber)) fiber->state = State::ready;
+    }
   }
   if (!released) fail("a barrier that not all threads reach");
+}
+
+// Runs a warp as far as it comes before others have their turn.
+inline void run_warp(unsigned first, std::vector<unsigned>& lanes, std::mt19937& random) {
+  while (true) {
+    if (order == Order::random) std::shuffle(lanes.begin(), lanes.end(), random);
+    for (unsigned lane : lanes) {
+      if (fibers[first + lane].state == State::ready) resume(first + lane);
+    }
+    if (!all(first, first + kWarp, State::at_warp)) return;
+    for (unsigned i = first; i < first + kWarp; ++i) fibers[i].state = State::ready;
+  }
 }
 
 inline void run_block(unsigned threads, std::mt19937& random) {
@@ -152,17 +174,17 @@ inline void run_block(unsigned threads, std::mt19937& random) {
     fiber.state = State::ready;
     fiber.started = false;
   }
-  std::vector<unsigned> turns(threads);
-  std::iota(turns.begin(), turns.end(), 0u);
-  if (order == Order::reverse) std::reverse(turns.begin(), turns.end());
-  while (true) {
-    if (order == Order::random) std::shuffle(turns.begin(), turns.end(), random);
-    for (unsigned thread : turns) {
-      if (fibers[thread].state == State::ready) resume(thread);
-    }
-    const auto done = [](const Fiber& fiber) { return fiber.state == State::done; };
-    if (std::all_of(fibers.begin(), fibers.begin() + threads, done)) break;
-    release(threads);
+  std::vector<unsigned> warps(threads / kWarp), lanes(kWarp);
+  std::iota(warps.begin(), warps.end(), 0u);
+  std::iota(lanes.begin(), lanes.end(), 0u);
+  if (order == Order::reverse) {
+    std::reverse(warps.begin(), warps.end());
+    std::reverse(lanes.begin(), lanes.end());
+  }
+  while (!all(0, threads, State::done)) {
+    if (order == Order::random) std::shuffle(warps.begin(), warps.end(), random);
+    for (unsigned warp : warps) run_warp(warp * kWarp, lanes, random);
+    if (!all(0, threads, State::done)) release(threads);
   }
   for (unsigned i = 0; i < threads; ++i) {
     const auto& groups = fibers[i].groups;
@@ -247,6 +269,16 @@ constexpr int kInvalidValue = 1;
 
 inline unsigned char* block_memory() { return shim::memory; }
 
+inline int multiprocessors() { return 2; }
+inline size_t shared_bytes_of_a_block() { return shim::kMostShared; }
+
+inline void sync_threads(int barrier, int threads) {
+  shim::Fiber& fiber = shim::fibers[shim::running];
+  fiber.barrier = barrier;
+  fiber.barrier_threads = threads;
+  shim::leave(shim::State::at_barrier);
+}
+
 inline void start_copy(void* to, const void* from, size_t bytes) {
   if (reinterpret_cast<uintptr_t>(to) % bytes != 0 || reinterpret_cast<uintptr_t>(from) % bytes != 0) {
     shim::fail("an asynchronous copy that is not aligned to its size");
@@ -320,9 +352,8 @@ inline void mma_f16_k8(float (&d)[4], const uint32_t (&a)[2], uint32_t b) { mma_
 template <class... Parameters>
 int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes, void*,
            const Parameters&... arguments) {
-  constexpr size_t kMostShared = 99 * 1024;  // of a block on sm_86 and sm_89
   if (threads % shim::kWarp != 0) shim::fail("a warp of fewer threads than 32");
-  if (shared_bytes > kMostShared) shim::fail("more shared memory than every GPU has");
+  if (shared_bytes > shim::kMostShared) shim::fail("more shared memory than every GPU has");
   const std::function<void()> body = [&] { kernel(arguments...); };
   shim::body = &body;
   gridDim.x = unsigned(blocks);

@@ -339,33 +339,10 @@ inline std::vector<double> wanted(const Call& call, Target target) {
   return target == Target::ridge_dual ? defined_ridge_dual(call) : defined(call, target);
 }
 
-// Every target that a call has: visit(target) until one is false.
-template <class Visit>
-bool each_target(const Call& call, const Visit& visit) {
-  for (int64_t t = 0; t < 7; ++t) {
-    const Target target = Target(t);
-    if (target == Target::grad_mix && !call.with_mix) continue;
-    if (target == Target::ridge_dual && (call.with_mix || call.channel_coeffs)) continue;
-    if (!visit(target)) return false;
-  }
-  return true;
-}
-
-// Calls of every size, bank, border and variant: visit(call) until one is false.
-template <class Visit>
-bool each_call(const Visit& visit) {
-  for (const auto& [H, W] : kSizes) {
-    for (const Bank& bank : kBanks) {
-      const int64_t reach = *std::max_element(bank.radii.begin(), bank.radii.end());
-      for (Padding padding : kPaddings) {
-        if (padding == Padding::reflect && std::min(H, W) <= reach) continue;
-        for (Variant variant : kVariants) {
-          if (!visit(Call(H, W, bank, padding, variant))) return false;
-        }
-      }
-    }
-  }
-  return true;
+inline bool has(Variant variant, Target target) {
+  const bool with_mix = variant == Variant::with_mix || variant == Variant::infinite;
+  if (target == Target::grad_mix) return with_mix;
+  return target != Target::ridge_dual || variant == Variant::plain;
 }
 
 }  // namespace gkm::tests

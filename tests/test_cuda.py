@@ -1,0 +1,174 @@
+"""The CUDA kernels without a GPU: run by fibers on a processor, faults put in, and compiled for every architecture.
+
+tests/cuda/shim.h is what makes a processor run them, tests/cuda/driver.cpp calls them as the binding does.
+"""
+
+import os
+import re
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from compiling import SANITIZERS, compile_with, needs_compiler, replace_once, run
+
+CSRC = Path(__file__).parents[1] / "csrc"
+HARNESS = Path(__file__).parent / "cuda"
+SOURCES = sorted(path.name for path in (CSRC / "cuda").glob("*.cu"))
+UNRUNNABLE = ["facts.cu"]  # asks CUDA itself
+COMPILER = ["g++", "-std=c++20", "-g1", "-Wall", "-Wextra", "-Wno-unknown-pragmas"]
+
+ARCHITECTURES = (80, 86, 89, 90, 100, 120)
+MOST_REGISTERS = 255
+NVCC = shutil.which("nvcc")
+
+# How many of its calls the driver makes, of all kinds in turn.
+CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 40, 400
+ALL_TYPES, FLOAT32, BFLOAT16 = -1, 0, 2
+KERNELS = {"best": 0, "generic": 1}
+
+
+class Fault(NamedTuple):
+    """What is put in the place of an expression, or of a statement, and the calls that have to find it.
+
+    Attributes:
+        around: what stands once in the file, with `text` in it, of which the first counts.
+        kernels: as in `KERNELS`.
+    """
+
+    file: str
+    around: str
+    text: str
+    instead: str = ""
+    storage: int = FLOAT32
+    kernels: str = "generic"
+
+    def put_into(self, csrc, number):
+        """Leaves the choice to the driver: the fault is there where it is called with this number."""
+        path = csrc / "cuda" / self.file
+        chosen = f"gkm::shim::fault == {number}"
+        if self.text.endswith(";"):
+            either = f"if ({chosen}) {{ {self.instead} }} else {{ {self.text} }}"
+        else:
+            either = f"({chosen} ? {self.instead} : {self.text})"
+        replace_once(path, self.around, self.around.replace(self.text, either, 1))
+
+
+BARRIER = "__syncthreads();"
+FAULTS = {
+    "samples overwritten": Fault("generic.cuh", f"{BARRIER}  // the samples and the rows before", BARRIER),
+    "samples not awaited": Fault("generic.cuh", f"{BARRIER}\n      if (warp * kPixels >= rows)", BARRIER),
+    "rows not awaited": Fault("generic.cuh", f"{BARRIER}\n    visit(", BARRIER),
+    "taps overwritten": Fault("generic.cuh", f"{BARRIER}  // those before have been used", BARRIER),
+    "shares overwritten": Fault("generic.cuh", f"{BARRIER}  // the shares before have been used", BARRIER),
+    "shares not awaited": Fault("generic.cuh", f"{BARRIER}\n  for (int warp = 1;", BARRIER),
+    "a warp left out": Fault("generic.cuh", "warp = 1; threadIdx.x == 0", "1", "2"),
+    "row pass short of the radius": Fault("generic.cuh", "lane + 2 * radius);", "2 * radius", "2 * radius - 1"),
+    "column pass beyond the radius": Fault("generic.cuh", "reads > pixel + k + reach", "reach", "reach + 1"),
+    "a span of samples left out": Fault("generic.cuh", "left += kSpan", "kSpan", "2 * kSpan"),
+    "rows of the last chunk alone": Fault("generic.cuh", "top += kSide)", "kSide", "needed"),
+    "a pixel beside the image": Fault("generic.cuh", "row(k) < form.H && column()", "form.H", "form.H + 1"),
+    "reflection repeats the edge": Fault("form.cuh", "2 * (n - 1) - i;", "2 * (n - 1)", "2 * n - 1"),
+    "edge folded onto itself": Fault("form.cuh", "if (i > 0 && i <= radius)", "i > 0", "i >= 0"),
+    "replication folded short": Fault("form.cuh", "i == n - 1 && e <= radius", "radius", "radius - 1"),
+    "colours of the first group alone": Fault("gather.cuh", "const int64_t o = from + i;", "from", "0"),
+    "share of another slab": Fault("sums.cuh", "shares[slab * sums]", "slab * sums", "slab"),
+    "tap sums not cleared": Fault("sums.cuh", "i < form.banks() * form.K;", "form.banks() * form.K", "form.K"),
+    "pivot without the ridge": Fault("ridge.cuh", "(i == j ? ridge : 0)", "i == j", "i < 0"),
+    "mix of another kernel": Fault("adjoint.cuh", "(m * form.O + o) * form.C + c", "m", "0"),
+    "bfloat16 cut off, not rounded": Fault("numbers.cuh", "0x7fffu + (bits >> 16 & 1)", "0x7fffu", "0u", BFLOAT16),
+    "taps by the wrong axis": Fault("launch.cu", "std::swap(form.taps_w, form.taps_h);", "form.taps_w", "form.taps_h"),
+}
+
+
+def compile_all(csrc, folder, *options):
+    """All kernels that a processor can run, and the driver, as C++."""
+    sources = [*((csrc / "cuda" / name) for name in SOURCES if name not in UNRUNNABLE), HARNESS / "driver.cpp"]
+    includes = [f"-I{path}" for path in (csrc, csrc / "cuda", HARNESS)]
+
+    def compile_one(source):
+        target = folder / f"{source.name}.o"
+        compile_with(*COMPILER, *options, *includes, "-x", "c++", "-c", source, "-o", target)
+        return target
+
+    with ThreadPoolExecutor(2) as pool:
+        objects = list(pool.map(compile_one, sources))
+    compile_with("g++", *options, *objects, "-o", folder / "driver")
+    return folder / "driver"
+
+
+def call(driver, calls, storage, kernels, fault=0):
+    # Threads of a block have stacks of their own, between which they jump.
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_stack_use_after_return=0"}
+    return run(driver, calls, storage, KERNELS[kernels], fault, env=environment, timeout=600)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """The driver with all faults to choose from."""
+    folder = tmp_path_factory.mktemp("driver")
+    shutil.copytree(CSRC, folder / "csrc")
+    for number, fault in enumerate(FAULTS.values(), 1):
+        fault.put_into(folder / "csrc", number)
+    return compile_all(folder / "csrc", folder, "-O2")
+
+
+@needs_compiler
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_kernels_agree_with_the_definition(driver, kernels):
+    done = call(driver, CALLS, ALL_TYPES, kernels)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "calls agree with the definition" in done.stdout
+
+
+@needs_compiler
+def test_faults_are_found(driver):
+    def is_found(number):
+        fault = list(FAULTS.values())[number]
+        return call(driver, CALLS_FAULTY, fault.storage, fault.kernels, number + 1).returncode != 0
+
+    with ThreadPoolExecutor(2) as pool:
+        found = dict(zip(FAULTS, pool.map(is_found, range(len(FAULTS))), strict=True))
+    assert all(found.values()), [name for name in FAULTS if not found[name]]
+
+
+@needs_compiler
+@pytest.mark.usefixtures("sanitizers")
+def test_sanitizers_are_silent(tmp_path):
+    driver = compile_all(CSRC, tmp_path, "-O1", *SANITIZERS)
+    for kernels in KERNELS:
+        done = call(driver, CALLS_SANITIZED, ALL_TYPES, kernels)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+# What ptxas tells of a kernel, one line after the other.
+RESOURCES = re.compile(
+    r"Compiling entry function '(?P<kernel>\w+)' for 'sm_(?P<architecture>\d+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers",
+    re.DOTALL,
+)
+
+
+@pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
+@pytest.mark.parametrize("source", SOURCES)
+def test_compiles_for_every_architecture_and_nothing_spills(source, tmp_path):
+    """From one PTX: no kernel asks which architecture it is compiled for."""
+    codes = ",".join(f"sm_{architecture}" for architecture in ARCHITECTURES)
+    told = compile_with(
+        NVCC, "-std=c++17", "-O3", "-Werror=all-warnings", "-Xptxas=-v", '-DGKM_ARCHITECTURES="tested"', "--threads=2",
+        f"-gencode=arch=compute_{ARCHITECTURES[0]},code=[{codes}]",
+        "-c", CSRC / "cuda" / source, "-o", tmp_path / "object.o",
+    )  # fmt: skip
+    kernels = [match.groupdict() for match in RESOURCES.finditer(told)]
+    assert len(kernels) == told.count("Compiling entry function")
+    assert {kernel["architecture"] for kernel in kernels} <= {str(architecture) for architecture in ARCHITECTURES}
+    for kernel in kernels:
+        assert int(kernel["registers"]) <= MOST_REGISTERS, kernel
+        assert kernel["stack"] == kernel["stores"] == kernel["loads"] == "0", kernel
+
+
+def test_no_kernel_asks_for_its_architecture():
+    for path in (CSRC / "cuda").glob("*.cu*"):
+        assert not re.search(r"__CUDA_ARCH__ *[<>=]", path.read_text()), path.name
