@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "banded_launch.h"
 #include "generic_launch.h"
 #include "sums.cuh"
 
@@ -36,6 +37,19 @@ int launch_for_any_bank(const Form& form, void* stream) {
   return kInvalidValue;
 }
 
+int launch_banded(const Form& form, void* stream) {
+  switch (form.storage) {
+    case Storage::f32:
+      return form.single ? banded::launch_f32_single(form, stream) : banded::launch_f32(form, stream);
+    case Storage::bf16:
+      return banded::launch_bf16(form, stream);
+    case Storage::f16:
+      return banded::launch_f16(form, stream);
+    default:
+      return kInvalidValue;
+  }
+}
+
 }  // namespace
 
 size_t workspace_bytes(const Form& form) {
@@ -46,6 +60,7 @@ size_t workspace_bytes(const Form& form) {
 
 int launch(const Form& form, void* stream) {
   if (form.target == Target::grad_taps_w) return launch(transposed(form), stream);
+  if (!form.generic && banded::serves(form)) return launch_banded(form, stream);
   return launch_for_any_bank(form, stream);
 }
 

@@ -21,6 +21,11 @@ __device__ inline unsigned char* block_memory() {
   return memory;
 }
 
+// Waits for so many of the block's threads, whole warps, at one of the barriers 1 to 15.
+__device__ inline void sync_threads(int barrier, int threads) {
+  asm volatile("barrier.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+}
+
 // Starts to copy 16 bytes, both sides aligned to 16, from global to shared memory, past registers and first cache.
 __device__ inline void copy_async(void* to, const void* from) {
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
@@ -53,7 +58,7 @@ __device__ inline void wait_for_copies() {
 //   b[i]   rows 8 i + 2 t and the next, column g
 //   d[i]   row g + 8 (i / 2), column 2 t + i % 2
 __device__ inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm volatile(
+  asm(
       "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
@@ -62,11 +67,22 @@ __device__ inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint
 
 // The same for A [16, 8] and B [8, 8].
 __device__ inline void mma_f16_k8(float (&d)[4], const uint32_t (&a)[2], uint32_t b) {
-  asm volatile(
+  asm(
       "mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, {%0, %1, %2, %3};"
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(b));
 }
+
+// A fact about the current device.
+inline int attribute(cudaDeviceAttr of) {
+  int device = 0, value = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&value, of, device);
+  return value;
+}
+
+inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
+inline size_t shared_bytes_of_a_block() { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
 constexpr int kInvalidValue = cudaErrorInvalidValue;
 

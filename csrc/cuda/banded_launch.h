@@ -1,0 +1,20 @@
+// The kernels on matrix units: what launch.cu asks of them.
+#pragma once
+
+#include "form.h"
+
+namespace gkm::cuda::banded {
+
+constexpr int kColours = 3;       // of an image that a block takes at a time
+constexpr int kMostRadius = 12;   // of a band of four blocks
+
+// Whether they can make a call on the current device.
+bool serves(const Form& form);
+
+// Starts a call in one storage type, on a stream. Returns CUDA's error code, 0 for none.
+int launch_f32(const Form& form, void* stream);
+int launch_f32_single(const Form& form, void* stream);
+int launch_bf16(const Form& form, void* stream);
+int launch_f16(const Form& form, void* stream);
+
+}  // namespace gkm::cuda::banded
