@@ -3,9 +3,12 @@
 Every test has cuda in its name: `pytest -k cuda` is the part of the suite that a GPU decides.
 """
 
+import importlib.util
+
 import pytest
 import torch
-from problems import OPS, Problem, call, positional
+from problems import IMAGE_OPS, OPS, Problem, call, expected, positional
+from tolerances import assert_image_close, assert_sum_close
 
 import gkm_ops
 
@@ -18,17 +21,40 @@ def inputs(dtype=torch.float32, size=(70, 90), device="cuda"):
     return torch.rand(2, 3, *size, dtype=dtype, device=device), torch.rand(2, 22, *size, dtype=dtype, device=device)
 
 
+@pytest.fixture(params=["cuda", "triton"])
+def gpu_backend(request):
+    """Each backend that is made for GPUs."""
+    answer = gkm_ops.available_backends("cuda")[request.param]
+    if answer != "available":
+        pytest.skip(f"{request.param}: {answer}")
+    with gkm_ops.use_backend(request.param):
+        yield request.param
+
+
 def test_the_best_backend_serves_on_cuda():
     answers = gkm_ops.available_backends("cuda")
     assert answers["triton"] == "available"
     assert "float64" in gkm_ops.available_backends("cuda", torch.float64)["triton"]
+    if importlib.util.find_spec("gkm_ops._cuda") is not None:
+        assert answers["cuda"] == gkm_ops.available_backends("cuda", torch.float64)["cuda"] == "available"
+        assert gkm_ops.backends.choose("cuda", torch.float32).name == "cuda"
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_opcheck_on_cuda(op):
+def test_opcheck_on_cuda(op, gpu_backend):
     arguments = Problem(height=20, width=34, bank="skew", outputs=2).arguments(torch.float32, "cuda")
     tests = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(getattr(torch.ops.gkm_ops, op), positional(op, arguments), test_utils=tests)
+
+
+@pytest.mark.parametrize("outputs", [None, 2], ids=["no_mix", "mix"])
+@pytest.mark.parametrize("op", OPS)
+def test_backends_agree_with_the_oracle_on_a_photo_on_cuda(op, outputs, gpu_backend):
+    """Many tiles, and the published bank."""
+    arguments = Problem(1, 3, 230, 310, bank="gkmnet", outputs=outputs).arguments(torch.float32, "cuda")
+    got, want = call(op, arguments), expected(op, arguments)
+    (assert_image_close if op in IMAGE_OPS else assert_sum_close)(got, want, torch.float32)
+    assert torch.equal(got, call(op, arguments))
 
 
 def test_gradients_on_cuda_equal_those_in_float64():
@@ -60,7 +86,7 @@ def test_compiled_on_cuda():
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_captured_into_a_graph_on_cuda(op):
+def test_captured_into_a_graph_on_cuda(op, gpu_backend):
     arguments = Problem(height=40, width=50, bank="shared", outputs=2).arguments(torch.float32, "cuda")
     call(op, arguments)
     torch.cuda.synchronize()
@@ -74,7 +100,7 @@ def test_captured_into_a_graph_on_cuda(op):
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_no_waiting_on_cuda(op):
+def test_no_waiting_on_cuda(op, gpu_backend):
     arguments = Problem(bank="shared", outputs=2).arguments(torch.float32, "cuda")
     call(op, arguments)
     torch.cuda.set_sync_debug_mode("error")
@@ -84,7 +110,7 @@ def test_no_waiting_on_cuda(op):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_runs_on_the_current_stream_on_cuda():
+def test_runs_on_the_current_stream_on_cuda(gpu_backend):
     x, coeffs = inputs(size=(500, 600))
     bank = BANK.to("cuda")
     gkm_ops.gkm_blur(x, coeffs, bank)
@@ -99,7 +125,7 @@ def test_runs_on_the_current_stream_on_cuda():
     assert torch.equal(got, want)
 
 
-def test_runs_where_the_image_is_on_cuda():
+def test_runs_where_the_image_is_on_cuda(gpu_backend):
     if torch.cuda.device_count() < 2:
         pytest.skip("there is one GPU alone")
     x, coeffs = inputs(device="cuda:1")
@@ -108,7 +134,7 @@ def test_runs_where_the_image_is_on_cuda():
     assert torch.equal(got.cpu(), want.cpu())
 
 
-def test_no_extra_memory_on_cuda():
+def test_no_extra_memory_on_cuda(gpu_backend):
     x, coeffs = inputs(size=(1000, 1000))
     bank = BANK.to("cuda")
     y = gkm_ops.gkm_blur(x, coeffs, bank)
@@ -117,6 +143,32 @@ def test_no_extra_memory_on_cuda():
     torch.cuda.reset_peak_memory_stats()
     gkm_ops.gkm_blur(x, coeffs, bank)
     assert torch.cuda.max_memory_allocated() - before <= y.nbytes + (1 << 20)
+
+
+def test_offsets_beyond_31_bits_on_cuda(gpu_backend):
+    height, width, shown = 66_000, 33_000, 40
+    if torch.cuda.mem_get_info()[0] < 16 << 30:
+        pytest.skip("an image of 2 gigapixels wants 16 GiB")
+    bank = gkm_ops.GaussianBank([1.0]).to("cuda")
+    x = torch.zeros(1, 1, height, width, dtype=torch.float16, device="cuda")
+    x[..., -shown:, :] = torch.rand(shown, width, device="cuda")
+    coeffs = torch.rand(width, dtype=torch.float16, device="cuda").expand(1, 1, height, width)
+    for op in (gkm_ops.gkm_blur, gkm_ops.gkm_blur_adjoint):
+        got, want = op(x, coeffs, bank), op(x[..., -shown:, :], coeffs[..., -shown:, :], bank)
+        torch.testing.assert_close(got[..., -shown // 2 :, :], want[..., -shown // 2 :, :], rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kernels", ["", "generic"])
+def test_a_wrong_name_of_kernels_is_refused_on_cuda(kernels, monkeypatch):
+    if gkm_ops.available_backends("cuda")["cuda"] != "available":
+        pytest.skip("the CUDA kernels are not there")
+    x, coeffs = inputs()
+    bank = BANK.to("cuda")
+    monkeypatch.setenv("GKM_OPS_CUDA_KERNELS", kernels)
+    gkm_ops.gkm_blur(x, coeffs, bank)
+    monkeypatch.setenv("GKM_OPS_CUDA_KERNELS", "fast")
+    with pytest.raises(RuntimeError, match="GKM_OPS_CUDA_KERNELS: got 'fast', wanted 'generic' or nothing"):
+        gkm_ops.gkm_blur(x, coeffs, bank)
 
 
 @pytest.mark.parametrize("release", ["v1", "v2"])
