@@ -111,7 +111,7 @@ def driver(tmp_path_factory):
     shutil.copytree(CSRC, folder / "csrc")
     for number, fault in enumerate(FAULTS.values(), 1):
         fault.put_into(folder / "csrc", number)
-    return compile_all(folder / "csrc", folder, "-O2")
+    return compile_all(folder / "csrc", folder, "-O1")
 
 
 @needs_compiler

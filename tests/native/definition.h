@@ -77,11 +77,14 @@ inline double decode(Storage storage, const char* from) {
   return half >> 15 ? -magnitude : magnitude;
 }
 
-// Half a unit in the last place of the type, and what sums held in float may add to it.
-inline double bound(Storage storage, double want, double largest) {
+// What sums held in float may be off by, as a share of the largest.
+constexpr double kOfFloatSums = 1e-5;
+
+// Half a unit in the last place of the type, and what sums may add to it.
+inline double bound(Storage storage, double want, double largest, double of_sums) {
   if (storage == Storage::f64) return 1e-12 * largest;
   const double rounding = storage == Storage::bf16 ? 0x1p-8 : storage == Storage::f16 ? 0x1p-11 : 0;
-  return rounding * std::fabs(want) + 1e-5 * largest;
+  return rounding * std::fabs(want) + of_sums * largest;
 }
 
 inline uint64_t random_state = 1;
@@ -308,13 +311,13 @@ inline Buffers describe(Operands& form, const Call& call, Target target, Storage
 
 // Whether what a call gave is what it should give; tells where it differs.
 inline bool agrees(const char* name, const Call& call, Target target, Storage storage, Layout layout, const Block& out,
-                   Storage out_storage, const std::vector<double>& want) {
+                   Storage out_storage, const std::vector<double>& want, double of_sums = kOfFloatSums) {
   double largest = 0;
   for (double value : want) largest = std::isinf(value) ? largest : std::fmax(largest, std::fabs(value));
   for (size_t i = 0; i < want.size(); ++i) {
     const double got = decode(out_storage, static_cast<const char*>(out.data()) + i * size_of(out_storage));
     const Storage precision = sums_over_pixels(target) && storage != Storage::f64 ? Storage::f32 : storage;
-    if (got == want[i] || std::fabs(got - want[i]) <= bound(precision, want[i], largest)) continue;
+    if (got == want[i] || std::fabs(got - want[i]) <= bound(precision, want[i], largest, of_sums)) continue;
     std::printf("%s: target %d, storage %d, layout %d, padding %d, %d x %d, M %d: element %zu is %g, not %g\n", name,
                 int(target), int(storage), int(layout), int(call.padding), int(call.H), int(call.W), int(call.M), i, got,
                 want[i]);
