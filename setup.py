@@ -110,16 +110,18 @@ class Build(BuildExtension):
         folder = Path(self.build_temp) / f"cuda-{'-'.join(names)}"
         folder.mkdir(parents=True, exist_ok=True)
         told = f'-DGKM_ARCHITECTURES="{" ".join(f"sm_{name}" for name in names)}"'
+        jobs = int(os.environ.get("MAX_JOBS") or len(os.sched_getaffinity(0)))
+        # A few of the sources take most of the time, each for every architecture.
+        threads = f"--threads={min(len(names), max(1, jobs // 4))}"
         newest = max(Path(source).stat().st_mtime for source in [*CUDA_SOURCES, *CUDA_HEADERS, *HEADERS, "setup.py"])
 
         def compile_one(source):
             target = folder / f"{source.stem}.o"
             if not target.exists() or target.stat().st_mtime < newest:
-                options = [*NVCC_FLAGS, *generated_code(names), told, "-c", str(source), "-o", str(target)]
+                options = [*NVCC_FLAGS, *generated_code(names), told, threads, "-c", str(source), "-o", str(target)]
                 subprocess.run([NVCC, *options], check=True)
             return str(target)
 
-        jobs = int(os.environ.get("MAX_JOBS") or len(os.sched_getaffinity(0)))
         try:
             with ThreadPoolExecutor(jobs) as pool:
                 return list(pool.map(compile_one, CUDA_SOURCES))
