@@ -21,7 +21,8 @@ struct Task {
   int part;           // of the bank
   int unit;           // of the tiles that the block makes at a time
   int c, step = 0;    // the colour, and how many tiles have been made
-  int64_t images, tile, b;
+  bool idle;          // the tile's colours are fewer: goes through the motions with the last of them
+  int images, tile, b;
   int top, left;
 
   // The first of a warp's tasks on images of so many colours.
@@ -29,29 +30,30 @@ struct Task {
       : colours(int(least(of_images, int64_t(kColours)))),
         part(warp / colours % 2),
         unit(warp / colours / 2),
-        images(of_images),
-        tile(blockIdx.x * (kWarps / 2 / colours) + unit) {
+        images(int(of_images)),
+        tile(int(blockIdx.x) * (kWarps / 2 / colours) + unit) {
     place(form);
   }
 
   // Where it stands; the colours beyond those side by side are like further images.
   __device__ void place(const Form& form) {
-    const int64_t groups = (images + colours - 1) / colours, index = tile / groups;
-    const int64_t columns = (form.W + kColumns - 1) / kColumns, rows = (form.H + kTileRows - 1) / kTileRows;
-    c = int(tile % groups) * colours + warp % colours;
-    left = int(index % columns) * kColumns;
-    top = int(index / columns % rows) * kTileRows;
+    const int groups = (images + colours - 1) / colours, index = tile / groups;
+    const int columns = (int(form.W) + kColumns - 1) / kColumns, rows = (int(form.H) + kTileRows - 1) / kTileRows;
+    c = tile % groups * colours + warp % colours;
+    idle = c >= images;
+    c = least(c, images - 1);
+    left = index % columns * kColumns;
+    top = index / columns % rows * kTileRows;
     b = index / columns / rows;
   }
 
   __device__ void advance(const Form& form) {
-    tile += int64_t(gridDim.x) * (kWarps / 2 / colours);
+    tile += int(gridDim.x) * (kWarps / 2 / colours);
     ++step;
     place(form);
   }
 
-  __device__ bool is_done(const Form& form) const { return tile >= tiles(form, images); }
-  __device__ bool has_work() const { return c < images; }
+  __device__ bool is_done(const Form& form) const { return tile >= int(tiles(form, images)); }
 
   __device__ bool is_whole(const Form& form) const { return top + kTileRows <= form.H && left + kColumns <= form.W; }
 
@@ -246,11 +248,11 @@ __device__ void add_up(const Form& form, const Task<TILES>& task, const Lane& la
     const Exchange<TILES> exchange(memory, turn);
     if (task.part == 1) exchange.put(task.warp, sums[0]);
     sync_threads(1 + task.unit * task.colours + colour, 2 * 32);
-    if (task.part != 0 || !task.has_work()) return;
+    if (task.part != 0 || task.idle) return;
 #pragma unroll
     for (int tile = 0; tile < TILES; ++tile) {
       exchange.add(task.warp + task.colours, tile, sums[0].at[tile]);
-      write<S>(form, task, lane, task.b * images + task.c, tile, sums[0].at[tile]);
+      write<S>(form, task, lane, int64_t(task.b) * images + task.c, tile, sums[0].at[tile]);
     }
   } else {
     const int team = 2 * task.colours, first = task.unit * team;
@@ -262,7 +264,7 @@ __device__ void add_up(const Form& form, const Task<TILES>& task, const Lane& la
       const Exchange<TILES> exchange(memory, turn * IMAGES + i / TILES);
       float sum[4] = {};
       for (int warp = first; warp < first + team; ++warp) exchange.add(warp, i % TILES, sum);
-      write<S>(form, task, lane, task.b * images + i / TILES, i % TILES, sum);
+      write<S>(form, task, lane, int64_t(task.b) * images + i / TILES, i % TILES, sum);
     }
   }
 }
@@ -280,24 +282,32 @@ inline bool sums_several(const Form& form) { return form.mixed() || form.target 
 // In so many terms numbers are as exact as is asked for.
 inline int terms_of(const Form& form) { return form.storage == Storage::bf16 || form.single ? 1 : 2; }
 
+// Pixels of the window of a map, in the larger part of the bank, each row with four more.
+__host__ __device__ constexpr int map_places(int tiles) {
+  return (kMostBlocks + 1) * kBlock * ((tiles + kMostBlocks - 1) * kBlock + 4);
+}
+
 inline size_t shared_bytes(const Form& form) {
   const bool several = sums_several(form);
   int exchanges = exchanges_of(several ? kColours : 1);
   if (form.target == Target::blur_adjoint) exchanges += 1;
   if (form.target == Target::correlate) exchanges = 2;
   if (form.target == Target::grad_mix) exchanges = 0;
-  const bool staged = form.target == Target::blur || form.target == Target::grad_mix;
-  const size_t pixels = kWarps * 32 * 4 * size_t(several ? kNarrow : kWide) * (staged ? form.stages : 0);
-  return pixels * (form.storage == Storage::f32 ? 4 : 2) + exchanges * (several ? Exchange<kNarrow>::bytes() : Exchange<kWide>::bytes()) +
+  const int tiles = several ? kNarrow : kWide;
+  size_t staged = form.stages * (form.storage == Storage::f32 ? 4 : 2);
+  if (form.target == Target::blur || form.target == Target::grad_mix) staged *= kWarps * 32 * 4 * tiles;
+  if (form.target == Target::blur_adjoint) staged *= map_places(tiles) * (kWarps / least(form.O, int64_t(kColours)));
+  if (form.target == Target::correlate) staged = 0;
+  return staged + exchanges * (several ? Exchange<kNarrow>::bytes() : Exchange<kWide>::bytes()) +
          (terms_of(form) == 2 ? Bank<2>::bytes(form) : Bank<1>::bytes(form));
 }
 
-// The most stages that there is room for on the current device, up to four; 0 if not even one kernel's.
+// The most stages that there is room for on the current device, two to four; 0 where there is less.
 inline int stages_for(Form form) {
-  for (form.stages = 4; form.stages > 0; --form.stages) {
-    if (shared_bytes(form) <= shared_bytes_of_a_block()) break;
+  for (form.stages = 4; form.stages > 1; --form.stages) {
+    if (shared_bytes(form) <= shared_bytes_of_a_block()) return form.stages;
   }
-  return form.stages;
+  return 0;
 }
 
 // ---- Windows ------------------------------------------------------------------------------------------------

@@ -59,9 +59,9 @@ __global__ void __launch_bounds__(kThreads, 1) blur(const __grid_constant__ Form
   const Bank<TERMS> bank(form, false, staged + Coefficients<S, TILES>::bytes(form));
   for (Task<TILES> task(form, form.C); !task.is_done(form); task.advance(form)) {
     Results<TILES> sums[IMAGES] = {};
-    if (task.has_work() && task.part == 0) {
+    if (task.part == 0) {
       blur_part<S, TERMS, TILES, IMAGES, kMostBlocks>(form, task, lane, bank, staged, sums);
-    } else if (task.has_work()) {
+    } else {
       blur_part<S, TERMS, TILES, IMAGES, kMostBlocks - 1>(form, task, lane, bank, staged, sums);
     }
     add_up<S>(form, task, lane, form.O, sums, block_memory());
@@ -118,9 +118,10 @@ __device__ void correlate_part(const Form& form, const Task<TILES>& task, const 
       }
     }
     if (form.channel_coeffs) {
+      if (task.idle) continue;
 #pragma unroll
       for (int tile = 0; tile < TILES; ++tile) {
-        write<S>(form, task, lane, (task.b * form.M + kernel.m) * form.C + task.c, tile, products.at[tile]);
+        write<S>(form, task, lane, (int64_t(task.b) * form.M + kernel.m) * form.C + task.c, tile, products.at[tile]);
       }
       continue;
     }
@@ -132,7 +133,7 @@ __device__ void correlate_part(const Form& form, const Task<TILES>& task, const 
     for (int tile = colour; tile < TILES; tile += task.colours) {
       float sum[4] = {};
       for (int warp = first; warp < first + task.colours; ++warp) exchange.add(warp, tile, sum);
-      write<S>(form, task, lane, task.b * form.M + kernel.m, tile, sum);
+      write<S>(form, task, lane, int64_t(task.b) * form.M + kernel.m, tile, sum);
     }
   }
 }
@@ -143,7 +144,6 @@ __global__ void __launch_bounds__(kThreads, 1) correlate(const __grid_constant__
   const Bank<TERMS> bank(form, false, block_memory() + 2 * Exchange<TILES>::bytes());
   int turn = 0;
   for (Task<TILES> task(form, form.C); !task.is_done(form); task.advance(form)) {
-    if (!task.has_work()) continue;  // only where each colour has maps of its own, and none waits for another
     if (task.part == 0) {
       correlate_part<S, TERMS, TILES, IMAGES, kMostBlocks>(form, task, lane, bank, turn, block_memory());
     } else {
@@ -198,9 +198,9 @@ __global__ void __launch_bounds__(kThreads, 1) grad_mix(const __grid_constant__ 
   unsigned char* const staged = block_memory();
   const Bank<TERMS> bank(form, false, staged + Coefficients<S, TILES>::bytes(form));
   Task<TILES> task(form, form.C);
-  const int64_t shares = slabs_of(form), share = task.tile;
+  const int shares = int(slabs_of(form)), share = task.tile;
   if (share >= shares) return;
-  float* const out = static_cast<float*>(form.workspace) + share * form.M * form.O * form.C;
+  float* const out = static_cast<float*>(form.workspace) + int64_t(share) * form.M * form.O * form.C;
   for (; !task.is_done(form); task.tile += shares, task.place(form)) {
     const bool adds = task.tile != share;
     if (task.part == 0) {
