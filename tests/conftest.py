@@ -102,5 +102,24 @@ def _seed() -> None:
     torch.default_generator.manual_seed(20240607)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every", type=int, default=1, metavar="N", help="of the cases of every test that has many, every N-th alone"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    stride, many = config.getoption("--every"), 40
+    by_test: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    left_out = {
+        item for cases in by_test.values() if len(cases) >= many for i, item in enumerate(cases) if i % stride != 0
+    }
+    if left_out:
+        config.hook.pytest_deselected(items=list(left_out))
+        items[:] = [item for item in items if item not in left_out]
+
+
 def pytest_report_header() -> str:
     return f"gkm_ops: {gkm_ops.build_info()}"

@@ -35,7 +35,7 @@ def test_a_run_is_written_and_told(tmp_path, capsys):
     assert {row["family"] for row in rows} >= {"fused", "eager"}
     assert all(row["difference"] < 1e-5 and row["seconds"]["median"] > 0 for row in rows)
     assert {row["contender"] for row in record["network"]} >= {"published", "gkm_ops"}
-    assert "| float32 | fused | gkm_blur |" in capsys.readouterr().out
+    assert "| float32 | fused | gkm_blur, cpu |" in capsys.readouterr().out
 
 
 def test_a_wrong_result_stops_the_run(tmp_path, capsys, monkeypatch):
@@ -47,12 +47,18 @@ def test_a_wrong_result_stops_the_run(tmp_path, capsys, monkeypatch):
         suite.run(TINY, torch.device("cpu"))
 
 
+def test_who_has_no_time_left_is_told():
+    record = suite.run(suite.Plan(TINY.cases[:1], (), (suite.FLOAT32,), 1), torch.device("cpu"), minutes=0)
+    assert {row["error"] for row in record["ops"]} == {suite.OUT_OF_TIME}
+    assert suite.OUT_OF_TIME in report.full(record)
+
+
 def test_too_little_memory_is_a_row_and_not_the_end(monkeypatch):
     def prepare(problem, threads):
         raise torch.OutOfMemoryError("no room\nand a long story")
 
     contender = suite.Contender("forward", "eager", "greedy", prepare)
-    monkeypatch.setattr(suite, "_field", lambda case: [contender])
+    monkeypatch.setattr(suite, "_field", lambda case, precision, device: [contender])
     record = suite.run(suite.Plan(TINY.cases[:1], (), (suite.FLOAT32,), 1), torch.device("cpu"))
     assert record["ops"][0]["error"] == "no room"
     assert "no room" in report.full(record)

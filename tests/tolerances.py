@@ -26,16 +26,13 @@ TOLERANCE = {
     torch.bfloat16: Tolerance(2.0**-8, _SINGLE, 3e-5),
     torch.float16: Tolerance(2.0**-11, _SINGLE, 3e-5),
 }
-# Matrix units of GPUs take bfloat16 images, the taps of both axes, and the rows between them in 11 bits: four factors
-# are rounded by up to 2^-12 each, 1e-3 of the terms' sizes, whose sum is up to twice the largest result here.
-ON_MATRIX_UNITS = Tolerance(2.0**-8, 2e-3, 2e-3)
 SUBNORMAL = {torch.float16: 2.0**-25}  # half its smallest step, below which no relative bound holds
 
 
 def assert_image_close(got: torch.Tensor, want: np.ndarray, dtype: torch.dtype) -> None:
     """Every pixel of an image or map."""
     assert got.shape == want.shape
-    tolerance = _tolerance(got, dtype)
+    tolerance = TOLERANCE[dtype]
     largest = np.abs(want).max(initial=0)
     bound = tolerance.relative * np.abs(want) + tolerance.absolute * largest + SUBNORMAL.get(dtype, 0)
     error = np.abs(got.detach().cpu().double().numpy() - want)
@@ -47,12 +44,8 @@ def assert_sum_close(got: torch.Tensor, want: np.ndarray, dtype: torch.dtype) ->
     """A gradient that sums over pixels, by its norm."""
     assert got.shape == want.shape
     error = np.linalg.norm(got.detach().cpu().double().numpy() - want)
-    bound = _tolerance(got, dtype).norm * np.linalg.norm(want)
+    bound = TOLERANCE[dtype].norm * np.linalg.norm(want)
     assert error <= bound, f"off by {error / bound:.3g} times the tolerance for {dtype}"
-
-
-def _tolerance(got: torch.Tensor, dtype: torch.dtype) -> Tolerance:
-    return ON_MATRIX_UNITS if got.is_cuda and dtype == torch.bfloat16 else TOLERANCE[dtype]
 
 
 def _where(excess: np.ndarray) -> tuple[int, ...]:

@@ -42,18 +42,29 @@ def steps(results: Path) -> list[Step]:
     python = sys.executable
     pip = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "-q", "-e", "."]
     # Kernels are compiled as cases meet them, by the processor: several of them at once.
-    several = ["-n", str(min(8, os.cpu_count() or 1))] if find_spec("xdist") else []
-    tests = [python, "-m", "pytest", "-q", *several, "-k", "cuda", "--durations=5", "tests"]
+    several = ["-n", str(min(12, os.cpu_count() or 1))] if find_spec("xdist") else []
+    tests = [python, "-m", "pytest", "-q", *several, "-k", "cuda", "--every", "7", "--durations=5", "tests"]
     found = [
-        Step("build", pip, 80, {"PIP_BREAK_SYSTEM_PACKAGES": "1"}),
+        Step("build", pip, 120, {"PIP_BREAK_SYSTEM_PACKAGES": "1", **_this_gpu_alone()}),
         Step("what is there", [python, "-m", "gkm_ops", "info"], 15),
         Step("tests", tests, 170),
     ]
     if shutil.which("compute-sanitizer"):
         sanitizer = ["compute-sanitizer", "--error-exitcode", "1", python, "-c", _SMALL_CASE]
         found.append(Step("compute-sanitizer", sanitizer, 40, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}))
-    found.append(Step("benchmarks", [python, "-m", "benchmarks", "--device", "cuda", "--out", str(results)], 230))
+    benchmarks = [python, "-m", "benchmarks", "--device", "cuda", "--minutes", "2.5", "--out", str(results)]
+    found.append(Step("benchmarks", benchmarks, 230))
     return found
+
+
+def _this_gpu_alone() -> dict[str, str]:
+    """Has the CUDA kernels compiled for the GPU that is here, unless other ones are asked for."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    major, minor = torch.cuda.get_device_capability()
+    return {"TORCH_CUDA_ARCH_LIST": os.environ.get("TORCH_CUDA_ARCH_LIST", f"{major}.{minor}")}
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -20,11 +20,12 @@ def main(arguments: list[str] | None = None, plan: suite.Plan = suite.FULL) -> i
     parser.add_argument(
         "--out", type=Path, default=Path("out/benchmark"), metavar="FOLDER", help="default: %(default)s"
     )
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="who has not begun by then is left out")
     options = parser.parse_args(arguments)
     if options.device.type == "cuda" and not torch.cuda.is_available():
         parser.error("--device: got cuda, and torch finds no GPU here")
     try:
-        record = suite.run(plan, options.device)
+        record = suite.run(plan, options.device, options.minutes)
     except GateError as error:
         print(f"gate: {error}", file=sys.stderr)
         return 1

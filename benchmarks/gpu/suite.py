@@ -5,20 +5,22 @@ from __future__ import annotations
 import contextlib
 import math
 import statistics
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
 from benchmarks import environment
-from benchmarks.contenders import JOBS, Contender, contenders, forward_of, training_of
+from benchmarks.contenders import JOBS, Contender, Run, contenders, forward_of, training_of
 from benchmarks.gpu import clock, libraries
 from benchmarks.network import cases as network
-from benchmarks.problem import SEED, exact_windows, largest_difference, make_problem
+from benchmarks.problem import SEED, Problem, exact_windows, largest_difference, make_problem
 from benchmarks.suite import GateError
 from benchmarks.timing import Spread
+from gkm_ops import available_backends, use_backend
 
 FLOAT32, TF32, BFLOAT16 = PRECISIONS = ("float32", "TF32", "bfloat16")
 # The largest differences allowed, as shares of the largest value: of ours, which sum in float32 and round once, and of
@@ -29,6 +31,7 @@ _NAMES = (
     "convolution pairs, channels last", "shifted adds", "shifted adds, backward by hand", "shifted adds by kernel",
 )  # fmt: skip
 _ONE_IMAGE = ("unfolded rows",)
+OUT_OF_TIME = "left out: there was no more time"
 # Input sets that take turns, so many that no cache holds them all; few where memory is short.
 _SETS = 3
 
@@ -65,12 +68,18 @@ FULL = Plan(
 )
 
 
-def run(plan: Plan, device: torch.device) -> dict[str, Any]:
-    """Gate, then time, everyone on every case.
+def run(plan: Plan, device: torch.device, minutes: float = math.inf) -> dict[str, Any]:
+    """Gate, then time, everyone on every case, the first case and the network before the others.
+
+    Args:
+        plan: what is run.
+        device: where.
+        minutes: after so many nobody else is begun with; who is left out has a row that says so.
 
     Raises:
         GateError: some contender is not right; nothing of its case was timed.
     """
+    deadline = time.monotonic() + 60 * minutes
     record: dict[str, Any] = {
         "device": device.type,
         "environment": environment.describe() | _device(device),
@@ -80,11 +89,13 @@ def run(plan: Plan, device: torch.device) -> dict[str, Any]:
             "product_flops_per_s": {p: _product(device, p) for p in PRECISIONS},
         },
         "ops": [],
+        "network": [],
     }
-    for case in plan.cases:
+    for i, case in enumerate(plan.cases):
         for precision in plan.precisions:
-            record["ops"] += _ops(case, precision, plan.rounds, device)
-    record["network"] = [row for case in plan.network for row in _network(case, plan.rounds, device)]
+            record["ops"] += _ops(case, precision, plan.rounds, device, deadline)
+        if i == 0:
+            record["network"] = [row for case in plan.network for row in _network(case, plan.rounds, device)]
     return record
 
 
@@ -120,29 +131,54 @@ def _product(device: torch.device, precision: str) -> float:
         return clock.product_flops_per_s(device, precision, 8192 if device.type == "cuda" else 256)
 
 
-def _field(case: Case) -> list[Contender]:
+def _field(case: Case, precision: str, device: torch.device) -> list[Contender]:
     """Ours, plain PyTorch, compiled and other libraries', each only where it has something new to say."""
-    chosen = [c for c in contenders().values() if c.dtype == torch.float32 and _has_a_say(c, case)]
+    every = [c for c in contenders().values() if c.dtype == torch.float32 and _has_a_say(c, case, precision)]
+    ours = [backend for backend, answer in available_backends(device).items() if answer == "available"]
+    chosen = [
+        each for c in every for each in ([_by(c, b) for b in ours if b != "eager"] if c.family == "fused" else [c])
+    ]
     for name, formulation in libraries.formulations().items():
         chosen.append(Contender("forward", "library", name, forward_of(formulation)))
         chosen.append(Contender("training", "library", name, training_of(formulation)))
     return chosen
 
 
-def _has_a_say(contender: Contender, case: Case) -> bool:
+def _by(contender: Contender, backend: str) -> Contender:
+    """One of ours by one of our backends."""
+
+    def prepare(problem: Problem, threads: int) -> Run:
+        run = contender.prepare(problem, threads)
+
+        def forced() -> tuple[torch.Tensor, ...]:
+            with use_backend(backend):
+                return run()
+
+        return forced
+
+    return replace(contender, name=f"{contender.name}, {backend}", prepare=prepare)
+
+
+def _has_a_say(contender: Contender, case: Case, precision: str) -> bool:
     if contender.family == "eager":
         return contender.name in _NAMES and (case.batch == 1 or contender.name not in _ONE_IMAGE)
-    return contender.family == "fused" or (contender.family == "compiled" and case.compiled)
+    # What takes long to compile is compiled once, in full precision.
+    return contender.family == "fused" or (contender.family == "compiled" and case.compiled and precision == FLOAT32)
 
 
-def _ops(case: Case, precision: str, rounds: int, device: torch.device) -> list[dict[str, Any]]:
+def _ops(case: Case, precision: str, rounds: int, device: torch.device, deadline: float) -> list[dict[str, Any]]:
     dtype = torch.bfloat16 if precision == BFLOAT16 else torch.float32
     problems = [make_problem(case.size, dtype, case.batch, device, SEED + i) for i in range(_SETS)]
-    exact = {job: exact_windows(problems[0], job) for job in JOBS}
+    exact = {job: exact_windows(problems[0], job) for job in JOBS} if time.monotonic() < deadline else {}
     rows = []
-    for contender in tqdm(_field(case), desc=f"{case.size[1]}x{case.size[0]}, batch {case.batch}, {precision}"):
+    for contender in tqdm(
+        _field(case, precision, device), desc=f"{case.size[1]}x{case.size[0]}, batch {case.batch}, {precision}"
+    ):
         row = {"case": asdict(case), "precision": precision, "job": contender.job}
         row |= {"family": contender.family, "name": contender.name}
+        if time.monotonic() > deadline:
+            rows.append(row | {"seconds": None, "error": OUT_OF_TIME})
+            continue
         with using(precision):
             try:
                 calls = [contender.prepare(problem, 1) for problem in problems]
