@@ -30,7 +30,7 @@ MOST_REGISTERS = 255
 NVCC = shutil.which("nvcc")
 
 # How many of its calls the driver makes, of all kinds in turn.
-CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 40, 400
+CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 30, 400
 ALL_TYPES, FLOAT32, BFLOAT16 = -1, 0, 2
 KERNELS = {"best": 0, "generic": 1}
 
@@ -61,6 +61,11 @@ class Fault(NamedTuple):
         replace_once(path, self.around, self.around.replace(self.text, either, 1))
 
 
+def of_banded(file, around, text=None, instead=""):
+    """A fault of the kernels on matrix units; without a text all of what is around it."""
+    return Fault(file, around, text or around, instead, kernels="best")
+
+
 BARRIER = "__syncthreads();"
 FAULTS = {
     "samples overwritten": Fault("generic.cuh", f"{BARRIER}  // the samples and the rows before", BARRIER),
@@ -85,6 +90,23 @@ FAULTS = {
     "mix of another kernel": Fault("adjoint.cuh", "(m * form.O + o) * form.C + c", "m", "0"),
     "bfloat16 cut off, not rounded": Fault("numbers.cuh", "0x7fffu + (bits >> 16 & 1)", "0x7fffu", "0u", BFLOAT16),
     "taps by the wrong axis": Fault("launch.cu", "std::swap(form.taps_w, form.taps_h);", "form.taps_w", "form.taps_h"),
+    "other part's sums not awaited": of_banded(
+        "banded.cuh", "sync_threads(1 + task.unit * task.colours + colour, 2 * 32);"
+    ),
+    "other colours' sums not awaited": of_banded("banded.cuh", "sync_threads(1 + task.unit, team * 32);"),
+    "products not awaited": of_banded(
+        "banded_gather.cuh", "sync_threads(1 + task.unit * 2 + task.part, task.colours * 32);"
+    ),
+    "coefficients not awaited": of_banded("banded.cuh", "wait_for_copies_but(stages_ - 1);"),
+    "map not awaited": of_banded("banded_adjoint.cuh", "wait_for_copies_but(stages_ - 2);\n    sync();", "sync();"),
+    "largest tap not awaited": of_banded("fragments.cuh", f"{BARRIER}\n    for (int warp = 0;", BARRIER),
+    "largest tap overwritten": of_banded("fragments.cuh", f"{BARRIER}  // where the warps' largest", BARRIER),
+    "band not awaited": of_banded("fragments.cuh", f"{BARRIER}\n  }}\n\n private:\n  // Makes the lists", BARRIER),
+    "high terms of a pair left out": of_banded(
+        "fragments.cuh", "mma_f16(into, left, right);\n  };\n  product(sum, 0, 0);", "product(sum, 0, 0);"
+    ),
+    "results of the wrong rows": of_banded("fragments.cuh", "lane.g + i / 2 * kBlock", "i / 2", "i % 2"),
+    "a column of blocks late": of_banded("fragments.cuh", "const int k = n - tile;", "n - tile", "n - tile - 1"),
 }
 
 
@@ -110,32 +132,26 @@ def call(driver, calls, storage, kernels, fault=0):
     return run(driver, calls, storage, KERNELS[kernels], fault, env=environment, timeout=600)
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    """The driver with all faults to choose from."""
-    folder = tmp_path_factory.mktemp("driver")
-    shutil.copytree(CSRC, folder / "csrc")
+@needs_compiler
+def test_kernels_agree_with_the_definition_and_faults_are_found(tmp_path):
+    """All in one, with one driver that has all faults to choose from: it takes longer to compile than to run."""
+    shutil.copytree(CSRC, tmp_path / "csrc")
     for number, fault in enumerate(FAULTS.values(), 1):
-        fault.put_into(folder / "csrc", number)
-    return compile_all(folder / "csrc", folder, "-O1")
+        fault.put_into(tmp_path / "csrc", number)
+    driver = compile_all(tmp_path / "csrc", tmp_path, "-O1")
 
+    for kernels in KERNELS:
+        done = call(driver, CALLS, ALL_TYPES, kernels)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "calls agree with the definition" in done.stdout
 
-@needs_compiler
-@pytest.mark.parametrize("kernels", KERNELS)
-def test_kernels_agree_with_the_definition(driver, kernels):
-    done = call(driver, CALLS, ALL_TYPES, kernels)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "calls agree with the definition" in done.stdout
-
-
-@needs_compiler
-def test_faults_are_found(driver):
-    def is_found(number):
-        fault = list(FAULTS.values())[number]
-        return call(driver, CALLS_FAULTY, fault.storage, fault.kernels, number + 1).returncode != 0
+    def is_found(name):
+        fault = FAULTS[name]
+        number = 1 + list(FAULTS).index(name)
+        return call(driver, CALLS_FAULTY, fault.storage, fault.kernels, number).returncode != 0
 
     with ThreadPoolExecutor(2) as pool:
-        found = dict(zip(FAULTS, pool.map(is_found, range(len(FAULTS))), strict=True))
+        found = dict(zip(FAULTS, pool.map(is_found, FAULTS), strict=True))
     assert all(found.values()), [name for name in FAULTS if not found[name]]
 
 
