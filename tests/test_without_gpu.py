@@ -30,7 +30,7 @@ MOST_REGISTERS = 255
 NVCC = shutil.which("nvcc")
 
 # How many of its calls the driver makes, of all kinds in turn.
-CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 30, 400
+CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 25, 400
 ALL_TYPES, FLOAT32, BFLOAT16 = -1, 0, 2
 KERNELS = {"best": 0, "generic": 1}
 
@@ -158,7 +158,8 @@ def test_kernels_agree_with_the_definition_and_faults_are_found(tmp_path):
 @needs_compiler
 @pytest.mark.usefixtures("sanitizers")
 def test_sanitizers_are_silent(tmp_path):
-    driver = compile_all(CSRC, tmp_path, "-O1", *SANITIZERS)
+    # Unoptimised: with the checks in unrolled code, an optimiser takes longer than it saves.
+    driver = compile_all(CSRC, tmp_path, "-O0", *SANITIZERS)
     for kernels in KERNELS:
         done = call(driver, CALLS_SANITIZED, ALL_TYPES, kernels)
         assert done.returncode == 0, done.stdout + done.stderr
