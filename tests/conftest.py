@@ -58,10 +58,11 @@ def serve_with(chosen: Serving, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ser
     # TF32 and float16 keep 11 bits of each factor of both products, which bfloat16's 8 of the result leave room for.
     if chosen.backend in ("cuda", "triton"):
         monkeypatch.setitem(TOLERANCE, torch.bfloat16, TOLERANCE[torch.bfloat16]._replace(absolute=2.0**-10))
-    # Triton is left to serve by itself: what it has no kernels for, float64, the eager path takes.
+    # Those of GPUs are left to serve by themselves, each as the best: what they have no kernels for, another one takes,
+    # and what a test computes on the processor too.
     if chosen.backend == "triton":
         monkeypatch.delitem(backends._MODULES, "cuda")
-    with gkm_ops.use_backend(None if chosen.backend == "triton" else chosen.backend):
+    with gkm_ops.use_backend(None if chosen.backend in ("cuda", "triton") else chosen.backend):
         yield chosen
 
 

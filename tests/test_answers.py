@@ -119,8 +119,9 @@ def test_nan_reaches_what_the_formula_says(serving, op, bank, outputs, padding_m
         want = reached(op, arguments, name, spots)
         assert torch.equal(got.isnan(), want), name
         if op in IMAGE_OPS:
-            if serving.backend == "triton":  # by taps where a NaN is near, by products elsewhere: not the same bits
-                assert_image_close(got[~want], clean[~want].double().cpu().numpy(), dtype)
+            if serving.device == "cuda" and serving.backend != "eager":
+                # By taps where a NaN is near, by products elsewhere: not the same bits, and each off by the tolerance.
+                assert_image_close(got[~want], clean[~want].double().cpu().numpy(), dtype, times=2)
             else:
                 assert torch.equal(got[~want], clean[~want]), name
 

@@ -199,7 +199,8 @@ def test_plot_is_written(record: dict[str, Any], tmp_path: Any) -> None:
     assert (tmp_path / "record.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_readme_is_regenerated_and_checked(record: dict[str, Any], tmp_path: Any) -> None:
+def test_readme_is_regenerated_and_checked(record: dict[str, Any], tmp_path: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(readme, "RESULTS", tmp_path / "results")  # where no GPU has left a record
     source, page = tmp_path / "record.json", tmp_path / "README.md"
     source.write_text(json.dumps(record))
     gpu = f"{readme.GPU_BEGIN}\nold\n{readme.GPU_END}\n"

@@ -106,6 +106,7 @@ const char* build() { return "sm_00"; }
 
 
 @needs_compiler
+@pytest.mark.skipif(torch.version.cuda is not None, reason="this torch has CUDA")
 def test_the_binding_loads_beside_a_torch_without_cuda(tmp_path):
     source, library = tmp_path / "kernels.cpp", tmp_path / "_cuda.so"
     source.write_text(KERNELS_THAT_ARE_NOT_THERE)

@@ -29,13 +29,14 @@ TOLERANCE = {
 SUBNORMAL = {torch.float16: 2.0**-25}  # half its smallest step, below which no relative bound holds
 
 
-def assert_image_close(got: torch.Tensor, want: np.ndarray, dtype: torch.dtype) -> None:
-    """Every pixel of an image or map."""
+def assert_image_close(got: torch.Tensor, want: np.ndarray, dtype: torch.dtype, times: float = 1) -> None:
+    """Every pixel of an image or map, within so many times the tolerance."""
     assert got.shape == want.shape
     tolerance = TOLERANCE[dtype]
     largest = np.abs(want).max(initial=0)
     bound = tolerance.relative * np.abs(want) + tolerance.absolute * largest + SUBNORMAL.get(dtype, 0)
     error = np.abs(got.detach().cpu().double().numpy() - want)
+    bound = times * bound
     excess = np.divide(error, bound, out=np.where(error > 0, np.inf, 0), where=bound > 0)
     assert np.all(error <= bound), f"off by {excess.max():.3g} times the tolerance for {dtype}, at {_where(excess)}"
 

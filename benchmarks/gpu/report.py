@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.gpu.suite import PRECISIONS, floor_bytes
+from benchmarks.gpu.suite import OUT_OF_TIME, PRECISIONS, floor_bytes
 from benchmarks.report import table
 
 Record = dict[str, Any]
@@ -25,17 +25,55 @@ def full(record: Record) -> str:
     """Everything that a run found."""
     parts = ["# Benchmark on a GPU", machine(record), "## Targets", targets(record)]
     cases = list(dict.fromkeys((tuple(row["case"]["size"]), row["case"]["batch"]) for row in record["ops"]))
+    left_out = []
     for size, batch in cases:
         for job, title in _JOBS.items():
             rows = [row for row in record["ops"] if _is(row, size, batch, job)]
-            parts += [f"## {title.capitalize()}, {size[1]}x{size[0]}, batch {batch}", _contenders(record, rows)]
+            what = f"{title}, {size[1]}x{size[0]}, batch {batch}"
+            measured = [row for row in rows if row["error"] != OUT_OF_TIME]
+            if measured:
+                parts += [f"## {what[0].upper()}{what[1:]}", _contenders(record, measured)]
+            left_out += [f"{what}: {row['precision']}, {row['name']}" for row in rows if row["error"] == OUT_OF_TIME]
     parts += ["## GKMNet", _network(record)]
+    if left_out:
+        parts += [f"## Not measured\n\nThere was no more time for {len(left_out)} of {len(record['ops'])} rows:"]
+        parts += ["\n".join(f"- {row}" for row in left_out)]
     return "\n\n".join(parts) + "\n"
 
 
 def short(record: Record, source: str) -> str:
-    """The targets, for the README."""
-    return "\n\n".join([machine(record), targets(record), f"From [{source}]({source})."]) + "\n"
+    """The targets, who was fastest, and the network, for the README."""
+    parts = [machine(record), targets(record), fastest(record), _network(record), f"From [{source}]({source})."]
+    return "\n\n".join(parts) + "\n"
+
+
+def fastest(record: Record) -> str:
+    """The times of our backends and of the best of the others, at 1680x1120."""
+    backends = sorted({row["name"].rpartition(", ")[2] for row in record["ops"] if row["family"] == "fused"})
+    others = [family for family in ("eager", "compiled") if any(row["family"] == family for row in record["ops"])]
+    lines = []
+    for job, title in _JOBS.items():
+        for precision in PRECISIONS:
+            ours = [_best(record, job, precision, "fused", backend) for backend in backends]
+            theirs = [_fastest_of_all(record, job, precision, family) for family in others]
+            if any(ours):
+                lines.append([f"{title}, {precision}", *map(_time, ours), *theirs])
+    return table(["1680x1120", *backends, *(f"fastest {family}" for family in others)], lines)
+
+
+def _time(row: dict[str, Any] | None) -> str:
+    return "" if row is None else f"{1e3 * row['seconds']['median']:.3g} ms"
+
+
+def _fastest_of_all(record: Record, job: str, precision: str, family: str) -> str:
+    """Who of a family was fastest, unless somebody was left out."""
+    best = _best(record, job, precision, family)
+    if best is None or any(
+        _is(row, _PHOTO, 1, job) and (row["precision"], row["family"], row["error"]) == (precision, family, OUT_OF_TIME)
+        for row in record["ops"]
+    ):
+        return ""
+    return f"{_time(best)} ({best['name']})"
 
 
 def machine(record: Record) -> str:
@@ -73,11 +111,14 @@ def _is(row: dict[str, Any], size: tuple[int, ...], batch: int, job: str) -> boo
     return (tuple(row["case"]["size"]), row["case"]["batch"], row["job"]) == (size, batch, job)
 
 
-def _best(record: Record, job: str, precision: str, family: str) -> dict[str, Any] | None:
+def _best(record: Record, job: str, precision: str, family: str, backend: str = "") -> dict[str, Any] | None:
     rows = [
         row
         for row in record["ops"]
-        if _is(row, _PHOTO, 1, job) and (row["precision"], row["family"]) == (precision, family) and row["seconds"]
+        if _is(row, _PHOTO, 1, job)
+        and (row["precision"], row["family"]) == (precision, family)
+        and row["name"].endswith(backend)
+        and row["seconds"]
     ]
     return min(rows, key=lambda row: row["seconds"]["median"], default=None)
 
