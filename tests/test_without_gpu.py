@@ -98,7 +98,9 @@ FAULTS = {
         "banded_gather.cuh", "sync_threads(1 + task.unit * 2 + task.part, task.colours * 32);"
     ),
     "coefficients not awaited": of_banded("banded.cuh", "wait_for_copies_but(stages_ - 1);"),
-    "map not awaited": of_banded("banded_adjoint.cuh", "wait_for_copies_but(stages_ - 2);\n    sync();", "sync();"),
+    "tiles beside the image not folded back": of_banded(
+        "banded_adjoint.cuh", "each_folded(i, n, int(form.K / 2), form.padding, within);", "int(form.K / 2)", "0"
+    ),
     "largest tap not awaited": of_banded("fragments.cuh", f"{BARRIER}\n    for (int warp = 0;", BARRIER),
     "largest tap overwritten": of_banded("fragments.cuh", f"{BARRIER}  // where the warps' largest", BARRIER),
     "band not awaited": of_banded("fragments.cuh", f"{BARRIER}\n  }}\n\n private:\n  // Makes the lists", BARRIER),

@@ -282,23 +282,15 @@ inline bool sums_several(const Form& form) { return form.mixed() || form.target 
 // In so many terms numbers are as exact as is asked for.
 inline int terms_of(const Form& form) { return form.storage == Storage::bf16 || form.single ? 1 : 2; }
 
-// Pixels of the window of a map, in the larger part of the bank, each row with four more.
-__host__ __device__ constexpr int map_places(int tiles) {
-  return (kMostBlocks + 1) * kBlock * ((tiles + kMostBlocks - 1) * kBlock + 4);
-}
-
 inline size_t shared_bytes(const Form& form) {
   const bool several = sums_several(form);
   int exchanges = exchanges_of(several ? kColours : 1);
   if (form.target == Target::blur_adjoint) exchanges += 1;
   if (form.target == Target::correlate) exchanges = 2;
   if (form.target == Target::grad_mix) exchanges = 0;
-  const int tiles = several ? kNarrow : kWide;
-  size_t staged = form.stages * (form.storage == Storage::f32 ? 4 : 2);
-  if (form.target == Target::blur || form.target == Target::grad_mix) staged *= kWarps * 32 * 4 * tiles;
-  if (form.target == Target::blur_adjoint) staged *= map_places(tiles) * (kWarps / least(form.O, int64_t(kColours)));
-  if (form.target == Target::correlate) staged = 0;
-  return staged + exchanges * (several ? Exchange<kNarrow>::bytes() : Exchange<kWide>::bytes()) +
+  const bool staged = form.target == Target::blur || form.target == Target::grad_mix;
+  const size_t pixels = staged ? form.stages * kWarps * 32 * 4 * (several ? kNarrow : kWide) : 0;
+  return pixels * (form.storage == Storage::f32 ? 4 : 2) + exchanges * (several ? Exchange<kNarrow>::bytes() : Exchange<kWide>::bytes()) +
          (terms_of(form) == 2 ? Bank<2>::bytes(form) : Bank<1>::bytes(form));
 }
 

@@ -6,8 +6,6 @@
 // Beyond the border the same makes what the border had read; a warp whose tile that folds back onto makes those tiles
 // too, and adds their sums up in shared memory.
 //
-// The colours' warps share the windows of the maps, brought into shared memory a few kernels ahead.
-//
 // The weighed pixels have to be scaled before all of them are known: the scale is what did for the last kernel. Where
 // their largest shows that it did not do, at most at the first kernel or where the maps' sizes leap, the kernel is done
 // again.
@@ -42,81 +40,6 @@ __device__ __attribute__((noinline)) void spread_by_taps(const Form& form, int t
   }
 }
 
-// The windows of the maps around a tile, for the warps of its colours that share a part of the bank.
-template <class S, int MOST, int TILES>
-class Maps {
- public:
-  static constexpr int kRows = (MOST + 1) * kBlock, kColumns = (TILES + MOST - 1) * kBlock;
-  static constexpr int kPitch = kColumns + 4;  // spreads what a warp reads at once over the banks
-
-  __device__ Maps(const Form& form, const Task<TILES>& task, unsigned char* memory)
-      : maps_(plane_of<S>(form.coeffs, task.b, 0, task.c)),
-        top_(task.top - margin_of(MOST)),
-        left_(task.left - margin_of(MOST)),
-        lane_(int(threadIdx.x) % 32 + 32 * (task.warp % task.colours)),
-        lanes_(32 * task.colours),
-        barrier_(7 + task.unit * 2 + task.part),
-        stages_(form.stages),
-        memory_(reinterpret_cast<S*>(memory) + (task.unit * 2 + task.part) * form.stages * kPlaces) {}
-
-  // Whether a window's rows can be copied four pixels at a time; a colour's own maps are not shared.
-  __device__ static bool serves(const Form& form) {
-    const int64_t numbers = form.coeffs.batch | form.coeffs.map | form.coeffs.row | form.W;
-    return !form.channel_coeffs && numbers % 4 == 0 && reinterpret_cast<uintptr_t>(form.coeffs.data) % (4 * sizeof(S)) == 0;
-  }
-
-  __device__ static size_t bytes(const Form& form) {
-    return size_t(kWarps / least(form.O, int64_t(kColours))) * form.stages * kPlaces * sizeof(S);
-  }
-
-  // Asks for the next map, or for none. What lies beside the image is left as it is.
-  __device__ void ask(const Form& form, int m) {
-    S* const to = memory_ + asked_ * kPlaces;
-    for (int i = lane_; m >= 0 && i < kRows * kColumns / 4; i += lanes_) {
-      const int row = i / (kColumns / 4), column = i % (kColumns / 4) * 4;
-      if (top_ + row < 0 || top_ + row >= form.H || left_ + column < 0 || left_ + column >= form.W) continue;
-      const S* const from = maps_ + m * form.coeffs.map + (top_ + row) * form.coeffs.row + left_ + column;
-      if constexpr (sizeof(S) == 4) {
-        copy_async(to + row * kPitch + column, from);
-      } else {
-        copy_async_8(to + row * kPitch + column, from);
-      }
-    }
-    commit_copies();
-    asked_ = asked_ + 1 == stages_ ? 0 : asked_ + 1;
-  }
-
-  // The window whose turn it is; the one before it may be overwritten from here on.
-  __device__ const S* take() {
-    wait_for_copies_but(stages_ - 2);
-    sync();
-    const S* const window = memory_ + taken_ * kPlaces;
-    taken_ = taken_ + 1 == stages_ ? 0 : taken_ + 1;
-    return window;
-  }
-
-  // Waits for all, and for all of the warps: others' windows may come to stand in this memory.
-  __device__ void finish() {
-    wait_for_copies<0>();
-    sync();
-  }
-
- private:
-  static constexpr int kPlaces = map_places(TILES);
-
-  __device__ void sync() const {
-    if (lanes_ == 32) {
-      __syncwarp();
-    } else {
-      sync_threads(barrier_, lanes_);
-    }
-  }
-
-  const S* maps_;
-  int top_, left_, lane_, lanes_, barrier_, stages_, asked_ = 0, taken_ = 0;
-  S* memory_;
-};
-
 // One image of y around a tile, weighed by map after map and spread by the kernels.
 template <class S, int TERMS, int MOST, int TILES>
 struct Spreading {
@@ -142,18 +65,20 @@ struct Spreading {
     }
   }
 
-  // T_m^T of the weighed pixels on the tile, and by what it is scaled; `window` is the map's in shared memory, if it is.
+  // T_m^T of the weighed pixels on the tile, and by what it is scaled.
   __device__ __forceinline__ float spread(const Form& form, const Task<TILES>& task, const Lane& lane,
                                           const Bank<TERMS>& bank, const typename Bank<TERMS>::Kernel& of,
-                                          const S* window, Results<TILES>& results) {
+                                          Results<TILES>& results) {
     const S* const map = plane_of<S>(form.coeffs, task.b, of.m, task.c);
     const int kernel = int(form.kernel(of.m, task.c));
     uint32_t largest = kInfinity;
     for (int turn = 0; bank.finite && turn < 2; ++turn) {
       if (MOST == kMostBlocks && of.blocks <= 2) {
-        largest = by_bands<2>(form, task, lane, bank, kernel, map, window, results);
+        largest = inside ? by_bands<2, true>(form, task, lane, bank, kernel, map, results)
+                         : by_bands<2, false>(form, task, lane, bank, kernel, map, results);
       } else {
-        largest = by_bands<MOST>(form, task, lane, bank, kernel, map, window, results);
+        largest = inside ? by_bands<MOST, true>(form, task, lane, bank, kernel, map, results)
+                         : by_bands<MOST, false>(form, task, lane, bank, kernel, map, results);
       }
       if (largest == 0 || largest >= kInfinity || (largest >= kLeast && largest < kTooMuch)) break;
       lift = fminf(fmaxf(lift * scale_to(3, largest), 0x1p-126f), 0x1p126f);
@@ -172,17 +97,8 @@ struct Spreading {
     return task.top - margin_of(BLOCKS) + kBlock * k + lane.t + i;
   }
 
-  template <int BLOCKS>
-  __device__ __forceinline__ uint32_t by_bands(const Form& form, const Task<TILES>& task, const Lane& lane,
-                                               const Bank<TERMS>& bank, int kernel, const S* map, const S* window,
-                                               Results<TILES>& results) const {
-    if (window == nullptr) return by_bands<BLOCKS, false, false>(form, task, lane, bank, kernel, map, results);
-    if (inside) return by_bands<BLOCKS, true, true>(form, task, lane, bank, kernel, window, results);
-    return by_bands<BLOCKS, true, false>(form, task, lane, bank, kernel, window, results);
-  }
-
   // Returns the magnitude of the largest weighed pixel, infinity where one is NaN.
-  template <int BLOCKS, bool STAGED, bool INSIDE>
+  template <int BLOCKS, bool INSIDE>
   __device__ __forceinline__ uint32_t by_bands(const Form& form, const Task<TILES>& task, const Lane& lane,
                                                const Bank<TERMS>& bank, int kernel, const S* map,
                                                Results<TILES>& results) const {
@@ -199,9 +115,7 @@ struct Spreading {
       for (int k = 0; k <= BLOCKS; ++k) {
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const int at = STAGED ? (kBlock * (kFirst + k) + lane.t + i) * Maps<S, MOST, TILES>::kPitch + lane.g + wanted
-                                : rows[kFirst + k][i] + column;
-          weights[k][i] = widened(map[at]);
+          weights[k][i] = widened(map[rows[kFirst + k][i] + column]);
           pixels[k][i] = widened(image[rows[kFirst + k][i] + column]);
         }
       }
@@ -242,17 +156,12 @@ struct Spreading {
 // Sums up what a part of the bank spreads onto a tile, which may stand beside the image.
 template <class S, int TERMS, int TILES, int IMAGES, int MOST>
 __device__ void spread_onto(const Form& form, const Task<TILES>& task, const Lane& lane, const Bank<TERMS>& bank,
-                            unsigned char* memory, Results<TILES> (&sums)[IMAGES]) {
-  Maps<S, MOST, TILES> maps(form, task, memory);
-  const bool staged = maps.serves(form);
-  for (int i = 0; staged && i + 1 < form.stages; ++i) maps.ask(form, bank.number(task.part, i));
+                            Results<TILES> (&sums)[IMAGES]) {
   Spreading<S, TERMS, MOST, TILES> spreading(form, task, lane);
   for (int i = 0; i < bank.counts[task.part]; ++i) {
     const auto kernel = bank.kernel(task.part, i);
-    const S* const window = staged ? maps.take() : nullptr;
-    if (staged) maps.ask(form, bank.number(task.part, i + form.stages - 1));
     Results<TILES> spread;
-    const float inverse = 1 / spreading.spread(form, task, lane, bank, kernel, window, spread);
+    const float inverse = 1 / spreading.spread(form, task, lane, bank, kernel, spread);
 #pragma unroll
     for (int c = 0; c < IMAGES; ++c) {
       if (IMAGES > 1 && c >= form.C) break;
@@ -264,7 +173,6 @@ __device__ void spread_onto(const Form& form, const Task<TILES>& task, const Lan
       }
     }
   }
-  if (staged) maps.finish();
 }
 
 // Calls visit(e) for every index e in [first, first + count) whose sample an axis of n takes from i: i itself and what
@@ -301,7 +209,7 @@ __device__ __attribute__((noinline)) void fold(const Form& form, const Task<TILE
 // of those in which it will give them to others.
 template <class S, int TERMS, int TILES, int IMAGES, int MOST>
 __device__ void sum_up(const Form& form, const Task<TILES>& task, const Lane& lane, const Bank<TERMS>& bank,
-                       unsigned char* memory, unsigned char* staged, Results<TILES> (&sums)[IMAGES]) {
+                       unsigned char* memory, Results<TILES> (&sums)[IMAGES]) {
   const int reach = int(form.K / 2);
   const Exchange<TILES> around(memory, exchanges_of(IMAGES));
   const auto kept = [&](int c) { return Exchange<TILES>(memory, task.step % 2 * IMAGES + c); };
@@ -325,7 +233,7 @@ __device__ void sum_up(const Form& form, const Task<TILES>& task, const Lane& la
     from.left += right * task.kColumns;
 #pragma unroll
     for (int c = 0; c < IMAGES; ++c) sums[c] = {};
-    spread_onto<S, TERMS, TILES, IMAGES, MOST>(form, from, lane, bank, staged, sums);
+    spread_onto<S, TERMS, TILES, IMAGES, MOST>(form, from, lane, bank, sums);
 #pragma unroll
     for (int c = 0; c < IMAGES; ++c) {
       if (!at_border) continue;
@@ -345,14 +253,13 @@ __device__ void sum_up(const Form& form, const Task<TILES>& task, const Lane& la
 template <class S, int TERMS, int TILES, int IMAGES>
 __global__ void __launch_bounds__(kThreads, 1) blur_adjoint(const __grid_constant__ Form form) {
   const Lane lane;
-  unsigned char* const staged = block_memory() + (exchanges_of(IMAGES) + 1) * Exchange<TILES>::bytes();
-  const Bank<TERMS> bank(form, true, staged + Maps<S, kMostBlocks, TILES>::bytes(form));
+  const Bank<TERMS> bank(form, true, block_memory() + (exchanges_of(IMAGES) + 1) * Exchange<TILES>::bytes());
   for (Task<TILES> task(form, form.O); !task.is_done(form); task.advance(form)) {
     Results<TILES> sums[IMAGES] = {};
     if (task.part == 0) {
-      sum_up<S, TERMS, TILES, IMAGES, kMostBlocks>(form, task, lane, bank, block_memory(), staged, sums);
+      sum_up<S, TERMS, TILES, IMAGES, kMostBlocks>(form, task, lane, bank, block_memory(), sums);
     } else {
-      sum_up<S, TERMS, TILES, IMAGES, kMostBlocks - 1>(form, task, lane, bank, block_memory(), staged, sums);
+      sum_up<S, TERMS, TILES, IMAGES, kMostBlocks - 1>(form, task, lane, bank, block_memory(), sums);
     }
     add_up<S>(form, task, lane, form.C, sums, block_memory());
   }
