@@ -3,8 +3,8 @@
 // A warp loads the window of its colour once, keeps it in registers as right factors, and blurs it by every kernel of
 // its part of the bank; a blurred image exists only as results in registers. Coefficients come from memory once: the
 // warps of a tile's other colours find them in the first cache. They are asked for before the products that they weigh.
-// Numbers, a pixel, colour and term of the products: for the published bank and tiles of 16 x 32 about 97 products of
-// 16 x 8 x 16 for every 128 pixels, so 1550 multiply-adds; 4 bytes of coefficients for each kernel.
+// Numbers: for the published bank a tile of 16 x 32 takes 297 products of 16 x 8 x 16 and 105 of 16 x 8 x 8, which is
+// 1400 multiply-adds a pixel and colour, three times that in two terms; 4 bytes of coefficients a pixel and kernel.
 #pragma once
 
 #include "banded.cuh"
