@@ -17,8 +17,8 @@ bool is_plain(const Form& form, const Planes& planes) {
 bool serves(const Form& form) {
   if (form.storage == Storage::f64 || form.reach() > kMostRadius || form.M >= 1 << 15) return false;
   // Tiles are counted in 31 bits, several past the last.
-  const int64_t tiles = form.B * most(form.C, form.O) * ((form.H + kTileRows - 1) / kTileRows) * ((form.W + kBlock - 1) / kBlock);
-  if (tiles > INT32_MAX / 2) return false;
+  const int64_t rows = (form.H + kTileRows - 1) / kTileRows, columns = (form.W + kBlock - 1) / kBlock;
+  if (form.B * most(form.C, form.O) * rows * columns > INT32_MAX / 2) return false;
   if (stages_for(form) == 0) return false;
   if (!is_plain(form, form.x) || !is_plain(form, form.y) || !is_plain(form, form.coeffs)) return false;
   const bool adds_colours = form.mixed() || (form.target == Target::correlate && !form.channel_coeffs);

@@ -280,7 +280,9 @@ constexpr int kWide = 4, kNarrow = 2;
 inline bool sums_several(const Form& form) { return form.mixed() || form.target == Target::grad_mix; }
 
 // In so many terms numbers are as exact as is asked for.
-inline int terms_of(const Form& form) { return form.storage == Storage::bf16 || form.single ? 1 : 2; }
+inline int terms_of(const Form& form) {
+  return form.storage == Storage::bf16 || (form.storage == Storage::f32 && form.single) ? 1 : 2;
+}
 
 inline size_t shared_bytes(const Form& form) {
   const bool several = sums_several(form);
@@ -290,8 +292,9 @@ inline size_t shared_bytes(const Form& form) {
   if (form.target == Target::grad_mix) exchanges = 0;
   const bool staged = form.target == Target::blur || form.target == Target::grad_mix;
   const size_t pixels = staged ? form.stages * kWarps * 32 * 4 * (several ? kNarrow : kWide) : 0;
-  return pixels * (form.storage == Storage::f32 ? 4 : 2) + exchanges * (several ? Exchange<kNarrow>::bytes() : Exchange<kWide>::bytes()) +
-         (terms_of(form) == 2 ? Bank<2>::bytes(form) : Bank<1>::bytes(form));
+  const size_t exchange = several ? Exchange<kNarrow>::bytes() : Exchange<kWide>::bytes();
+  const size_t bank = terms_of(form) == 2 ? Bank<2>::bytes(form) : Bank<1>::bytes(form);
+  return pixels * (form.storage == Storage::f32 ? 4 : 2) + exchanges * exchange + bank;
 }
 
 // The most stages that there is room for on the current device, two to four; 0 where there is less.
