@@ -6,7 +6,7 @@ VENV ?= .venv
 TORCH ?= torch==2.13.0
 export MAX_JOBS ?= $(shell nproc)
 DEMO_ARGS ?=
-TEST_ARGS ?= -n $(MAX_JOBS)
+TEST_ARGS ?= -n $(MAX_JOBS) --dist worksteal
 BENCH_ARGS ?=
 PAPER_ARGS ?=
 
