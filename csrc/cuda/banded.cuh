@@ -315,17 +315,17 @@ __device__ bool has_window(const Form& form, const Task<TILES>& task) {
          task.left + task.kColumns + kMargin <= form.W;
 }
 
-// T_m x on a tile times a factor, tap by tap: slow, and exact about NaN and infinity.
+// T_m x on a tile, tap by tap: slow, and exact about NaN and infinity.
 template <class S, int TILES>
 __device__ __attribute__((noinline)) void blur_by_taps(const Form& form, int top, int left, int kernel, const S* plane,
-                                                       float factor, Results<TILES>& results) {
+                                                       Results<TILES>& results) {
   const Lane lane;
   const int radius = form.radii[kernel];
   const int64_t centre = kernel * form.K + form.K / 2;
   results = {};
   for (int i = -radius; i <= radius; ++i) {
     for (int j = -radius; j <= radius; ++j) {
-      const float tap = entry_of<float>(form.taps_h, centre + i) * entry_of<float>(form.taps_w, centre + j) * factor;
+      const float tap = entry_of<float>(form.taps_h, centre + i) * entry_of<float>(form.taps_w, centre + j);
 #pragma unroll
       for (int tile = 0; tile < TILES; ++tile) {
 #pragma unroll
@@ -391,7 +391,7 @@ struct Window {
     const int kernel = int(form.kernel(of.m, task.c));
     if (!finite) {
       Results<TILES> slow;
-      blur_by_taps<S, TILES>(form, task.top, task.left, kernel, plane, 1, slow);
+      blur_by_taps<S, TILES>(form, task.top, task.left, kernel, plane, slow);
       results = slow;
     } else if (of.blocks == 0) {
       const int64_t centre = kernel * form.K + form.K / 2;
@@ -427,15 +427,11 @@ struct Window {
   __device__ __forceinline__ void by_bands(const Lane& lane, const Bank<TERMS>& bank, int kernel,
                                            Results<TILES>& results) const {
     constexpr int kFirst = (MOST - BLOCKS) / 2;  // smaller windows stand in the middle
-    Pair<TERMS> bands[2][BLOCKS];
-    bank.template bands<BLOCKS>(kernel, lane, bands);
-    const auto band = [&](int axis, int j) { return j < 0 || j >= BLOCKS ? Pair<TERMS>{} : bands[axis][j]; };
-    blur_blocks<BLOCKS, TERMS, TILES>(
-        [&](int n, Pair<TERMS>(&column)[BLOCKS + 1]) {
+    const auto columns = [&](int n, Pair<TERMS>(&column)[BLOCKS + 1]) {
 #pragma unroll
-          for (int k = 0; k <= BLOCKS; ++k) column[k] = block[kFirst + k][kFirst + n];
-        },
-        [&](int i, int k) { return band(0, k - i); }, [&](int k, int i) { return band(1, k - i); }, results);
+      for (int k = 0; k <= BLOCKS; ++k) column[k] = block[kFirst + k][kFirst + n];
+    };
+    blur_by_bands<BLOCKS>(bank, kernel, lane, columns, results);
   }
 };
 

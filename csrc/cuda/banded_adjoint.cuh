@@ -137,11 +137,7 @@ struct Spreading {
       }
       if (n + 1 < TILES + BLOCKS - 1) load(n + 1);
     };
-    Pair<TERMS> bands[2][BLOCKS];
-    bank.template bands<BLOCKS>(kernel, lane, bands);
-    const auto band = [&](int axis, int j) { return j < 0 || j >= BLOCKS ? Pair<TERMS>{} : bands[axis][j]; };
-    blur_blocks<BLOCKS, TERMS, TILES>(
-        weighed, [&](int i, int k) { return band(0, k - i); }, [&](int k, int i) { return band(1, k - i); }, results);
+    blur_by_bands<BLOCKS>(bank, kernel, lane, weighed, results);
     // A NaN is not among the largest, but among the results.
     float sum = 0;
 #pragma unroll

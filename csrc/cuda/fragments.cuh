@@ -258,4 +258,15 @@ struct Bank {
   }
 };
 
+// Both products by a kernel's bands; `columns` as `blur_blocks` takes it.
+template <int BLOCKS, int TERMS, int TILES, class Columns>
+__device__ __forceinline__ void blur_by_bands(const Bank<TERMS>& bank, int kernel, const Lane& lane,
+                                              const Columns& columns, Results<TILES>& results) {
+  Pair<TERMS> bands[2][BLOCKS];
+  bank.template bands<BLOCKS>(kernel, lane, bands);
+  const auto band = [&](int axis, int j) { return j < 0 || j >= BLOCKS ? Pair<TERMS>{} : bands[axis][j]; };
+  blur_blocks<BLOCKS, TERMS, TILES>(
+      columns, [&](int i, int k) { return band(0, k - i); }, [&](int k, int i) { return band(1, k - i); }, results);
+}
+
 }  // namespace gkm::cuda::banded

@@ -26,13 +26,7 @@ __device__ inline void sync_threads(int barrier, int threads) {
   asm volatile("barrier.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
 }
 
-// Starts to copy 16 bytes, both sides aligned to 16, from global to shared memory, past registers and first cache.
-__device__ inline void copy_async(void* to, const void* from) {
-  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(from) : "memory");
-}
-
-// The same for 8 bytes and for 4, aligned to as many.
+// Starts to copy 8 bytes, both sides aligned to as many, from global to shared memory past the registers; or 4.
 __device__ inline void copy_async_8(void* to, const void* from) {
   const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
   asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(address), "l"(from) : "memory");

@@ -76,7 +76,6 @@ struct Shown {
   bool turn;
 };
 inline std::vector<Shown> shown;
-inline std::vector<int> brought;  // to a barrier that puts something together
 
 template <class T>
 void show(const T& value) {
@@ -163,7 +162,6 @@ inline void run_warp(unsigned first, std::vector<unsigned>& lanes, std::mt19937&
 inline void run_block(unsigned threads, std::mt19937& random) {
   fibers.resize(std::max<size_t>(fibers.size(), threads));
   shown.assign(threads, Shown{});
-  brought.assign(threads, 0);
   for (unsigned i = 0; i < threads; ++i) {
     Fiber& fiber = fibers[i];
     if (!fiber.stack) fiber.stack.reset(new char[kStack]);
@@ -200,16 +198,6 @@ inline void __syncwarp() { gkm::shim::leave(gkm::shim::State::at_warp); }
 
 namespace gkm::shim {
 
-// What every thread of the block came with, put together by a function of two.
-template <class Join>
-int joined_by_block(int value, const Join& join) {
-  brought[running] = value;
-  __syncthreads();
-  const int all = std::accumulate(brought.begin() + 1, brought.end(), brought[0], join);
-  __syncthreads();
-  return all;
-}
-
 // What a lane of the warp came with.
 template <class T>
 T taken_from(T value, unsigned lane) {
@@ -219,19 +207,6 @@ T taken_from(T value, unsigned lane) {
 }
 
 }  // namespace gkm::shim
-
-inline int __syncthreads_and(int value) {
-  return gkm::shim::joined_by_block(value != 0, [](int a, int b) { return a & b; });
-}
-
-inline int __syncthreads_or(int value) {
-  return gkm::shim::joined_by_block(value != 0, [](int a, int b) { return a | b; });
-}
-
-template <class T>
-T __shfl_sync(unsigned, T value, int lane) {
-  return gkm::shim::taken_from(value, unsigned(lane) % gkm::shim::kWarp);
-}
 
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
@@ -250,17 +225,8 @@ T __reduce_max_sync(unsigned mask, T value) {
   return value;
 }
 
-struct alignas(16) float4 {
-  float x, y, z, w;
-};
 struct alignas(8) float2 {
   float x, y;
-};
-struct alignas(16) uint4 {
-  uint32_t x, y, z, w;
-};
-struct alignas(8) uint2 {
-  uint32_t x, y;
 };
 
 namespace gkm::cuda {
@@ -286,7 +252,6 @@ inline void start_copy(void* to, const void* from, size_t bytes) {
   shim::fibers[shim::running].groups.back().push_back({to, from, bytes});
 }
 
-inline void copy_async(void* to, const void* from) { start_copy(to, from, 16); }
 inline void copy_async_8(void* to, const void* from) { start_copy(to, from, 8); }
 inline void copy_async_4(void* to, const void* from) { start_copy(to, from, 4); }
 
