@@ -10,6 +10,8 @@
 
 namespace {
 
+// Few rows: what a step leaves between its passes then stays in the second-level cache.
+constexpr int64_t kAdjointRows = 32;
 constexpr int64_t kAdjointColumns = 512;
 constexpr int64_t kStepPanels = 2;
 // Of rows after the column pass and of terms at a time.
@@ -32,7 +34,7 @@ class Adjoint {
         extension_(form.padding == gkm::Padding::zeros ? 0 : radius_),
         strips_x_(form.W + 2 * extension_, max(kAdjointColumns, 6 * radius_), 2 * radius_ + 1),
         strips_y_(form.H + 2 * extension_,
-                  tile_rows(max(kTileRows, 2 * radius_ + 1), 2 * radius_ + 1, form.H, form.B * strips_x_.count,
+                  tile_rows(max(kAdjointRows, 2 * radius_ + 1), 2 * radius_ + 1, form.H, form.B * strips_x_.count,
                             runtime.threads),
                   2 * radius_ + 1) {
     const int64_t banks = form.channel_banks ? form.C : 1;

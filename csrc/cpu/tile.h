@@ -6,7 +6,8 @@ namespace {
 // A tile is as wide as it takes to make good use of a page once it is touched: 256 bytes.
 template <class A>
 constexpr int64_t kTileWidth = 256 / int64_t(sizeof(A));
-constexpr int64_t kTileRows = 64;
+// More rows would waste less of the row pass on what lies above and below, but crowd the second-level cache.
+constexpr int64_t kTileRows = 48;
 constexpr int64_t kLeastRows = 16;
 
 struct Tile {
@@ -130,6 +131,8 @@ PanelRows<Acc<S>> read_panel(const gkm::Planes& planes, const S* plane, int64_t 
 // Asks the memory for a panel of a plane ahead of its use, a few rows between any two pieces of other work: short
 // strided rows are beyond what the processor foresees by itself, and all at once they are more than it can await.
 class Ahead {
+  static constexpr int64_t kLine = 64;
+
  public:
   Ahead() = default;
   // Rows y .. y + rows and columns x .. x + width, in so many calls of some().
@@ -139,7 +142,10 @@ class Ahead {
     const int64_t from = max(x, 0), to = min(x + width, W) - 1, first = max(y, 0);
     if (from > to) return;
     next_ = reinterpret_cast<const char*>(plane + first * row_stride + from);
-    last_ = (to - from) * int64_t(sizeof(S));
+    // A line is asked for once: asking costs a look into the page table, and that is where the time goes.
+    const int64_t in_line = int64_t(reinterpret_cast<uintptr_t>(next_) % kLine);
+    next_ -= in_line;
+    last_ = in_line + (to - from) * int64_t(sizeof(S));
     stride_ = row_stride * int64_t(sizeof(S));
     left_ = min(y + rows, H) - first;
     at_once_ = (left_ + calls - 1) / calls;
@@ -147,8 +153,7 @@ class Ahead {
 
   GKM_INLINE void some() {
     for (int64_t i = min(at_once_, left_); i > 0; --i, --left_, next_ += stride_) {
-      __builtin_prefetch(next_, 0, 2);
-      __builtin_prefetch(next_ + last_, 0, 2);
+      for (const char* line = next_; line <= next_ + last_; line += kLine) __builtin_prefetch(line, 0, 2);
     }
   }
 

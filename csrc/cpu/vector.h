@@ -1,10 +1,6 @@
 // Vectors of the compiler's own, as wide as the instruction set, and the storage types they load and store.
 #pragma once
 
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
-
 namespace {
 
 struct bf16 {
@@ -31,6 +27,9 @@ typedef uint16_t HalfBits __attribute__((vector_size(GKM_VECTOR_BYTES / 2)));
 
 template <class A>
 constexpr int kLanes = GKM_VECTOR_BYTES / int(sizeof(A));
+
+// Where x86's own instructions serve, the width stands for the set: __F16C__ and its like are not defined by a
+// `#pragma GCC target` in C++.
 
 #define GKM_INLINE inline __attribute__((always_inline))
 
@@ -122,9 +121,9 @@ GKM_INLINE Vec<float> load(const bf16* p) {
   return widen_bf16<Vec<float>>(__builtin_convertvector(read<HalfBits>(p), Bits));
 }
 GKM_INLINE Vec<float> load(const f16* p) {
-#if defined(__AVX512F__) && GKM_VECTOR_BYTES == 64
+#if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
   return bit_cast<Vec<float>>(_mm512_cvtph_ps(read<__m256i>(p)));
-#elif defined(__F16C__) && GKM_VECTOR_BYTES == 32
+#elif defined(__x86_64__) && GKM_VECTOR_BYTES == 32
   return bit_cast<Vec<float>>(_mm256_cvtph_ps(read<__m128i>(p)));
 #else
   return widen_f16<Vec<float>>(__builtin_convertvector(read<HalfBits>(p), Bits));
@@ -137,9 +136,9 @@ GKM_INLINE void store(bf16* p, Vec<float> v) {
   write(p, __builtin_convertvector(narrow_bf16<Vec<float>, Bits>(v), HalfBits));
 }
 GKM_INLINE void store(f16* p, Vec<float> v) {
-#if defined(__AVX512F__) && GKM_VECTOR_BYTES == 64
+#if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
   write(p, _mm512_cvtps_ph(bit_cast<__m512>(v), _MM_FROUND_TO_NEAREST_INT));
-#elif defined(__F16C__) && GKM_VECTOR_BYTES == 32
+#elif defined(__x86_64__) && GKM_VECTOR_BYTES == 32
   write(p, _mm256_cvtps_ph(bit_cast<__m256>(v), _MM_FROUND_TO_NEAREST_INT));
 #else
   write(p, __builtin_convertvector(narrow_f16<Vec<float>, Bits>(v), HalfBits));
