@@ -202,7 +202,15 @@ def test_bad_options_are_named(gkm_fit, tmp_path, options, message):
 
 
 @pytest.mark.parametrize(
-    "options", [["--windows", "0"], ["--windows", "x"], ["--coefficients", "22"], ["--steps", "0"]]
+    "options",
+    [
+        ["--windows", "0"],
+        ["--windows", "x"],
+        ["--coefficients", "22"],
+        ["--steps", "0"],
+        ["--max-megapixels", "nan"],
+        ["--max-megapixels", "-1"],
+    ],
 )
 def test_options_that_do_not_parse(gkm_fit, options):
     with pytest.raises(SystemExit, match="2"):

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from gkm_ops.bank import GaussianBank
+from gkm_ops.cli import arguments
 from gkm_ops.defocus import ClosedForm, Fit, GradientDescent, fit
 from gkm_ops.defocus.fit import MODELS, Method
 from gkm_ops.files import replacing
@@ -74,11 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help=f"draw the maps of these kernels, 0 to {_KERNELS - 1}; default: {' '.join(map(str, _SHOWN))}",
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help="as torch names it; default here: %(default)s")
-    parser.add_argument(
-        "--max-megapixels", type=float, default=100.0, metavar="N", help="refuse larger photos; default: %(default)s"
-    )
+    arguments.add_device(parser)
+    arguments.add_max_megapixels(parser)
 
 
 def run(options: argparse.Namespace) -> int:

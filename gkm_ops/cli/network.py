@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from gkm_ops.cli import arguments
 from gkm_ops.nn.gkmnet import GKMNet
 from gkm_ops.weights import load_net, pretrained
 
@@ -14,18 +15,11 @@ from gkm_ops.weights import load_net, pretrained
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="FILE", help="instead of those that come with the package")
     parser.add_argument("--release", choices=("v1", "v2"), help="of weights that do not say it")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help="as torch names it; default here: %(default)s")
+    arguments.add_device(parser)
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: %(default)s"
     )
-    parser.add_argument(
-        "--max-megapixels",
-        type=_positive,
-        default=100.0,
-        metavar="N",
-        help="refuse larger photos; default: %(default)s",
-    )
+    arguments.add_max_megapixels(parser)
 
 
 def chosen(options: argparse.Namespace) -> GKMNet:
@@ -45,13 +39,3 @@ def chosen(options: argparse.Namespace) -> GKMNet:
         return net.to(options.device, getattr(torch, options.dtype))
     except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that device
         raise ValueError(f"--device: got {options.device!r}, which torch cannot use: {error}") from error
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not number > 0:
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a number > 0")
-    return number

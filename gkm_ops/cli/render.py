@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from gkm_ops.cli import arguments
 from gkm_ops.defocus.rendering import fill_gaps, render, sharpen_edges
 from gkm_ops.srgb import to_linear, to_srgb
 
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--aperture",
         required=True,
-        type=_positive,
+        type=arguments.positive,
         metavar="A",
         help="pixels across the disk that the farthest point turns into when the nearest is in focus; other disks "
         "are smaller in proportion to their disparity from the focus",
@@ -62,20 +63,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shape", choices=("disk", "gaussian"), default="disk", help="of a blurred point; default: %(default)s"
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", default=device, help="as torch names it; default here: %(default)s")
-    parser.add_argument(
-        "--max-megapixels",
-        type=_positive,
-        default=100.0,
-        metavar="N",
-        help="refuse larger photos; default: %(default)s",
-    )
+    arguments.add_device(parser)
+    arguments.add_max_megapixels(parser)
     sweep = parser.add_argument_group("focus pull")
     sweep.add_argument("--sweep", action="store_true", help="write a video of the focus from --focus to --focus-to")
     sweep.add_argument("--focus-to", type=_focus, metavar="D", help="as --focus; default: from 0 to 1")
     sweep.add_argument("--frames", type=_count, metavar="N", help=f"default: {_FRAMES}")
-    sweep.add_argument("--fps", type=_positive, metavar="N", help=f"frames per second; default: {_FPS:g}")
+    sweep.add_argument("--fps", type=arguments.positive, metavar="N", help=f"frames per second; default: {_FPS:g}")
     sweep.add_argument(
         "--long-side",
         type=_count,
@@ -256,16 +250,6 @@ def _focus(text: str) -> float | tuple[int, int]:
     if not 0 <= disparity <= 1:
         raise argparse.ArgumentTypeError(f"got {text!r}, wanted a disparity from 0 to 1, or a pixel X,Y")
     return disparity
-
-
-def _positive(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a number > 0")
-    return number
 
 
 def _count(text: str) -> int:

@@ -1,0 +1,46 @@
+"""Options, and readings of their values, that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import torch
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", default=device, help="as torch names it; default here: %(default)s")
+
+
+def add_max_megapixels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--max-megapixels",
+        type=limit,
+        default=100.0,
+        metavar="N",
+        help="refuse larger photos; default: %(default)s; inf for no limit",
+    )
+
+
+def positive(text: str) -> float:
+    """A finite number above zero."""
+    number = _number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a number > 0")
+    return number
+
+
+def limit(text: str) -> float:
+    """A number above zero, or infinity."""
+    number = _number(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a number > 0")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
