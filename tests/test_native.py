@@ -42,6 +42,19 @@ def test_sanitizers_are_silent_and_all_calls_right(tmp_path):
     assert "calls agree with the definition" in done.stdout
 
 
+@needs_compiler
+@pytest.mark.skipif(not X86, reason="the instructions are those of x86")
+@pytest.mark.parametrize("name", ["avx2", "avx512"])
+def test_half_precision_is_converted_by_the_processor(name, tmp_path):
+    """Results are the same without: only the time tells, 2.4 times as long."""
+    listing = tmp_path / "kernels.s"
+    compile_with(*COMPILER, "-O0", "-I", KERNELS, "-S", KERNELS / f"isa_{name}.cpp", "-o", listing)
+    register = {"avx2": "%ymm", "avx512": "%zmm"}[name]
+    lines = listing.read_text().splitlines()
+    assert any("vcvtph2ps" in line and register in line for line in lines)
+    assert any("vcvtps2ph" in line and register in line for line in lines)
+
+
 # A fault: the file, what stands there, and what is put in its place.
 FAULTS = {
     "reflection repeats the edge": ("bank.h", "2 * (n - 1) - i", "2 * n - 1 - i"),
