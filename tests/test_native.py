@@ -46,7 +46,7 @@ def test_sanitizers_are_silent_and_all_calls_right(tmp_path):
 @pytest.mark.skipif(not X86, reason="the instructions are those of x86")
 @pytest.mark.parametrize("name", ["avx2", "avx512"])
 def test_half_precision_is_converted_by_the_processor(name, tmp_path):
-    """Results are the same without: only the time tells, 2.4 times as long."""
+    """Results are the same without: only the time would tell."""
     listing = tmp_path / "kernels.s"
     compile_with(*COMPILER, "-O0", "-I", KERNELS, "-S", KERNELS / f"isa_{name}.cpp", "-o", listing)
     register = {"avx2": "%ymm", "avx512": "%zmm"}[name]

@@ -142,7 +142,7 @@ class Ahead {
     const int64_t from = max(x, 0), to = min(x + width, W) - 1, first = max(y, 0);
     if (from > to) return;
     next_ = reinterpret_cast<const char*>(plane + first * row_stride + from);
-    // A line is asked for once: asking costs a look into the page table, and that is where the time goes.
+    // From the line's start, so that each line is asked for once: asking again brings nothing, and is not free.
     const int64_t in_line = int64_t(reinterpret_cast<uintptr_t>(next_) % kLine);
     next_ -= in_line;
     last_ = in_line + (to - from) * int64_t(sizeof(S));

@@ -28,9 +28,6 @@ typedef uint16_t HalfBits __attribute__((vector_size(GKM_VECTOR_BYTES / 2)));
 template <class A>
 constexpr int kLanes = GKM_VECTOR_BYTES / int(sizeof(A));
 
-// Where x86's own instructions serve, the width stands for the set: __F16C__ and its like are not defined by a
-// `#pragma GCC target` in C++.
-
 #define GKM_INLINE inline __attribute__((always_inline))
 
 template <class To, class From>
@@ -120,6 +117,8 @@ GKM_INLINE Vec<double> load(const double* p) { return read<Vec<double>>(p); }
 GKM_INLINE Vec<float> load(const bf16* p) {
   return widen_bf16<Vec<float>>(__builtin_convertvector(read<HalfBits>(p), Bits));
 }
+// The processor's own conversions, here and in the store. The vectors' width stands for the instruction set: __F16C__
+// and its like are not defined by a `#pragma GCC target` in C++.
 GKM_INLINE Vec<float> load(const f16* p) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
   return bit_cast<Vec<float>>(_mm512_cvtph_ps(read<__m256i>(p)));
