@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -110,8 +111,8 @@ def train(
     *,
     device: torch.device | str = "cpu",
     workers: int = 0,
-    graph: bool = False,
-    recompute: bool = True,
+    graph: bool | None = None,
+    recompute: bool | None = None,
     save_every: int = 500,
     progress: bool = True,
 ) -> bool:
@@ -133,9 +134,10 @@ def train(
         device: where; under ``torchrun`` one per process.
         workers: threads that cut samples ahead of the training, per process; 0: the training does it.
         graph: on a GPU, record the passes of a step as a CUDA graph and replay it: a net of many small kernels
-            is held up by their launches otherwise. For one process.
+            is held up by their launches otherwise. For one process. Default: where that can be; a step that cannot be
+            recorded is launched kernel by kernel then, after a warning.
         recompute: let the backward pass make activations again that are cheap to make: slower, in a fraction of the
-            memory.
+            memory. Default: on the CPU, but not on a GPU.
         save_every: steps between checkpoints.
         progress: show a bar.
 
@@ -145,6 +147,7 @@ def train(
     Raises:
         ValueError: a batch that the processes can't share evenly, a folder that holds another run, a save_every
             below 1, a graph where there can be none, or a loss that is no longer finite.
+        RuntimeError: a step that was to be a graph cannot be recorded.
     """
     began = time.monotonic()
     recipe, device = recipe or Recipe(), torch.device(device)
@@ -156,17 +159,14 @@ def train(
     if graph and (device.type != "cuda" or world > 1):
         raise ValueError(f"graph: got {world} process(es) on {device.type}, wanted one on cuda")
     run.mkdir(parents=True, exist_ok=True)
-    # In bfloat16 convolutions want the channels of a pixel beside each other.
-    order = torch.channels_last if recipe.amp and device.type == "cuda" else torch.contiguous_format
-    net.to(device, memory_format=order).train()  # type: ignore[call-overload]  # torch's stubs lack the format
-    optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate, fused=device.type == "cuda" or None)
+    optimizer = optimizer_of(net, device, recipe.learning_rate, recipe.amp)
     signature = {**asdict(recipe), "crop": data.crop, "seed": data.seed, "samples": len(data)}
     signature |= {"synthetic_share": data.synthetic_share, "shuffle_colours": data.shuffle_colours}
     signature |= {"release": net.gcm.release}
     first, done = _resume(run, net, optimizer, signature)
     log = _Log(run / LOG, first) if rank == 0 else None
     shared = DistributedDataParallel(net) if world > 1 else net
-    passes = (_GraphedPasses if graph else _Passes)(shared, recipe.amp, recompute)
+    passes = passes_of(shared, device, recipe.amp, graph if world == 1 else False, recompute)
 
     samples, steps = len(data), recipe.steps(len(data))
     clock = _Clock(began, recipe.minutes, done)
@@ -183,7 +183,7 @@ def train(
             kind, rate = recipe.loss_kind_at(epoch), recipe.learning_rate_at(epoch, done)
             for group in optimizer.param_groups:
                 group["lr"] = rate
-            loss = passes(blurred.contiguous(memory_format=order), sharp, kind, done >= 1 - recipe.freeze_norm)
+            loss = passes(blurred, sharp, kind, done >= 1 - recipe.freeze_norm)
             optimizer.step()
             unread.append((loss, step, epoch, kind, rate))
 
@@ -214,16 +214,42 @@ def train(
     return done >= 1
 
 
-class _Passes:
+def optimizer_of(net: GKMNet, device: torch.device, learning_rate: float, amp: bool) -> torch.optim.Optimizer:
+    """Adam for a net, which is brought to the device, in the memory format that its steps want."""
+    net.to(device, memory_format=_memory_format(device, amp)).train()  # type: ignore[call-overload]  # not in its stubs
+    return torch.optim.Adam(net.parameters(), lr=learning_rate, fused=device.type == "cuda" or None)
+
+
+def passes_of(
+    net: nn.Module, device: torch.device, amp: bool, graph: bool | None = None, recompute: bool | None = None
+) -> Passes:
+    """The passes of a step on a device, by `train`'s defaults where nothing else is said."""
+    on_gpu = device.type == "cuda"
+    recompute = not on_gpu if recompute is None else recompute
+    if graph or (graph is None and on_gpu):
+        return GraphedPasses(net, device, amp, recompute, insist=graph is not None)
+    return Passes(net, device, amp, recompute)
+
+
+def _memory_format(device: torch.device, amp: bool) -> torch.memory_format:
+    """In bfloat16 a GPU's convolutions want the channels of a pixel beside each other."""
+    return torch.channels_last if amp and device.type == "cuda" else torch.contiguous_format
+
+
+class Passes:
     """A step's forward and backward pass, which leaves the gradients with the parameters; the device may be behind."""
 
     frozen: bool | None = None
 
-    def __init__(self, net: nn.Module, amp: bool, recompute: bool = True) -> None:
+    def __init__(self, net: nn.Module, device: torch.device, amp: bool, recompute: bool) -> None:
         self.net, self.amp, self.recompute = net, amp, recompute
+        self._format = _memory_format(device, amp)
 
     def __call__(self, blurred: Tensor, sharp: Tensor, kind: str, frozen: bool) -> Tensor:
         """The loss, detached. Batch norm goes by its running statistics if ``frozen``."""
+        return self._run(blurred.contiguous(memory_format=self._format), sharp, kind, frozen)
+
+    def _run(self, blurred: Tensor, sharp: Tensor, kind: str, frozen: bool) -> Tensor:
         if self.frozen != frozen:
             self.frozen = frozen
             # In training mode modules but norms only save memory.
@@ -236,16 +262,38 @@ class _Passes:
         return loss.detach()
 
 
-class _GraphedPasses(_Passes):
-    """The same, recorded once for each kind of step and replayed, on the inputs and into the gradients of then."""
+class GraphedPasses(Passes):
+    """The same, recorded once for each kind of step and replayed, on the inputs and into the gradients of then.
+
+    Args:
+        insist: what cannot be recorded is an error, and not just launched kernel by kernel.
+    """
 
     recorded: tuple[str, bool] | None = None
+    refused = False
     inputs: tuple[Tensor, Tensor]
     loss: Tensor
 
-    def __call__(self, blurred: Tensor, sharp: Tensor, kind: str, frozen: bool) -> Tensor:
-        if self.recorded != (kind, frozen):
-            self._record(blurred, sharp, kind, frozen)
+    def __init__(self, net: nn.Module, device: torch.device, amp: bool, recompute: bool, insist: bool = True) -> None:
+        super().__init__(net, device, amp, recompute)
+        self.insist = insist
+
+    def _run(self, blurred: Tensor, sharp: Tensor, kind: str, frozen: bool) -> Tensor:
+        if self.recorded != (kind, frozen) and not self.refused:
+            try:
+                self._record(blurred, sharp, kind, frozen)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                if self.insist:
+                    raise
+                self.refused = True
+                warnings.warn(
+                    f"a step cannot be recorded as a CUDA graph, and is launched kernel by kernel: {error}",
+                    stacklevel=3,
+                )
+        if self.refused:
+            return super()._run(blurred, sharp, kind, frozen)
         for static, new in zip(self.inputs, (blurred, sharp), strict=True):
             static.copy_(new)
         self.graph.replay()
@@ -261,13 +309,16 @@ class _GraphedPasses(_Passes):
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(_WARM_UP_PASSES):
-                super().__call__(*self.inputs, kind, frozen)
+                super()._run(*self.inputs, kind, frozen)
         torch.cuda.current_stream().wait_stream(aside)
         for name, buffer in self.net.named_buffers():
             buffer.copy_(statistics[name])
-        # The threads that cut samples go on meanwhile.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.loss = super().__call__(*self.inputs, kind, frozen)
+        # The threads that cut samples go on meanwhile. A recording that fails leaves its own stream the current one.
+        with (
+            torch.cuda.stream(torch.cuda.current_stream()),
+            torch.cuda.graph(self.graph, capture_error_mode="thread_local"),
+        ):
+            self.loss = super()._run(*self.inputs, kind, frozen)
 
 
 class _Clock:

@@ -57,12 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--shuffle-colours", action="store_true", help="give each sample's colours another order")
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
-    parser.add_argument("--graph", action="store_true", help="replay steps as a CUDA graph: faster on one GPU")
+    parser.add_argument(
+        "--graph",
+        action=argparse.BooleanOptionalAction,
+        help="replay steps as a CUDA graph, which one GPU makes faster by far; default: where that can be",
+    )
     parser.add_argument(
         "--recompute",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="save memory, at the cost of time; default: --recompute",
+        help="save memory, at the cost of time; default: on the CPU --recompute, on a GPU --no-recompute",
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
@@ -121,6 +124,10 @@ def run(options: argparse.Namespace) -> int:
             recompute=options.recompute,
             save_every=options.save_every,
         )
+    except torch.OutOfMemoryError as error:
+        told = str(error).partition(". ")[0]
+        print(f"gkm train: {told}; --recompute, a smaller --batch or --crop take less", file=sys.stderr)
+        return 1
     except (OSError, ValueError) as error:
         print(f"gkm train: {error}", file=sys.stderr)
         return 1
