@@ -2,20 +2,21 @@
 
 import json
 import sys
+import time
 
 import pytest
 import torch
 
 from benchmarks import readme
-from benchmarks.gpu import check, cli, clock, report, suite
-from benchmarks.network.cases import INFERENCE
+from benchmarks.gpu import ahead, check, cli, clock, network, outcomes, report, suite
+from benchmarks.gpu.precision import BFLOAT16, FLOAT32, TF32, using
+from benchmarks.network.cases import INFERENCE, TRAINING
 from benchmarks.network.cases import Case as NetworkCase
-from benchmarks.suite import GateError
 
 TINY = suite.Plan(
-    (suite.Case((48, 64)), suite.Case((32, 40), batch=2)),
-    (NetworkCase(INFERENCE, "v2", (48, 64)),),
-    precisions=(suite.FLOAT32, suite.TF32),
+    (suite.Case((48, 64)), suite.Case((32, 40), batch=2, others=False)),
+    (NetworkCase(INFERENCE, "v2", (48, 64)), NetworkCase(TRAINING, "v2", (48, 48), 2)),
+    precisions=(FLOAT32, TF32),
     rounds=2,
 )
 
@@ -23,34 +24,135 @@ TINY = suite.Plan(
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(clock, "_LEAST_S", 0)
+    monkeypatch.setattr(suite, "_TOUCHED_BYTES", 0)
     monkeypatch.setattr(clock.copy_bytes_per_s, "__defaults__", (1 << 20,))
 
 
+@pytest.fixture
+def _nothing_is_compiled(monkeypatch):
+    """By torch.compile, which takes long."""
+    field = suite.field
+    monkeypatch.setattr(suite, "field", lambda *args: [c for c in field(*args) if c.family != "compiled"])
+    monkeypatch.setattr(network, "compiled", list)
+
+
+@pytest.mark.usefixtures("_nothing_is_compiled")
 def test_a_run_is_written_and_told(tmp_path, capsys):
     assert cli.main(["--device", "cpu", "--out", str(tmp_path)], TINY) == 0
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".json", ".md", ".png"]
     record = json.loads(next(tmp_path.glob("*.json")).read_text())
     rows = record["ops"]
-    assert {row["case"]["batch"] for row in rows} == {1, 2}
-    assert {row["family"] for row in rows} >= {"fused", "eager"}
+    assert {(row["case"]["batch"], row["family"]) for row in rows} >= {(1, "fused"), (1, "eager"), (2, "fused")}
+    assert (2, "eager") not in {(row["case"]["batch"], row["family"]) for row in rows}
+    assert {(row["job"], row["name"]) for row in rows} >= {("forward", "dense"), ("training", "dense")}
     assert all(row["difference"] < 1e-5 and row["seconds"]["median"] > 0 for row in rows)
-    assert {row["contender"] for row in record["network"]} >= {"published", "gkm_ops"}
-    assert "| float32 | fused | gkm_blur, cpu |" in capsys.readouterr().out
+    contenders = {(row["case"]["job"], row["contender"]) for row in record["network"]}
+    assert contenders >= {(INFERENCE, "gkm_ops"), (TRAINING, "published"), (TRAINING, "gkm_ops: gkm train")}
+    assert all(row["seconds"]["median"] > 0 for row in record["network"])
+    assert {row["name"] for row in record["launches"]} >= {"torch.ops.gkm_ops.blur", "gkm_ops.gkm_blur"}
+    told = capsys.readouterr().out
+    assert "| float32 | fused | gkm_blur, cpu |" in told
+    assert "| training v2, 48x48, batch 2 | gkm_ops: gkm train --amp |" in told
+    assert "| cpu | gkm_ops.gkm_blur |" in told
 
 
-def test_a_wrong_result_stops_the_run(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(suite, "largest_difference", lambda results, exact: 1.0)
-    assert cli.main(["--device", "cpu", "--out", str(tmp_path)], TINY) == 1
-    assert "differs from float64" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
-    with pytest.raises(GateError):
-        suite.run(TINY, torch.device("cpu"))
+def test_a_wrong_result_has_no_time_and_fails_the_run(tmp_path, capsys, monkeypatch):
+    def prepare(problem, threads):
+        return lambda: (problem.x.zero_(),)
+
+    right = suite.field(TINY.cases[1], FLOAT32, torch.device("cpu"))[0]
+    field = [right, suite.Contender("forward", "fused", "hasty", prepare)]
+    monkeypatch.setattr(suite, "field", lambda *args: field)
+    plan = suite.Plan(TINY.cases[1:], (), (FLOAT32,), 1)
+    assert cli.main(["--device", "cpu", "--out", str(tmp_path)], plan) == 1
+    assert "hasty" in capsys.readouterr().err
+    good, bad = json.loads(next(tmp_path.glob("*.json")).read_text())["ops"]
+    assert good["seconds"] is not None
+    assert bad["seconds"] is None
+    assert outcomes.is_wrong(bad["error"])
+
+
+def test_a_wrong_network_has_no_time(monkeypatch):
+    case = TINY.network[0]
+    prepare = network.contenders(INFERENCE)[1].prepare
+    broken = network.Contender("broken", lambda *args: lambda: tuple(1.01 * y for y in prepare(*args)()))
+    entries = network.planned(case, [*network.contenders(INFERENCE)[:1], broken])
+    network.measure(case, entries, 1, torch.device("cpu"), deadline=float("inf"))
+    (_, published), (_, row) = entries
+    assert published["seconds"] is not None
+    assert row["seconds"] is None
+    assert "differs from published" in row["error"]
+
+
+def test_what_is_killed_leaves_what_was_measured_before(tmp_path, monkeypatch):
+    saved = []
+    monkeypatch.setattr(suite, "field", lambda *args: [])
+    suite.run(suite.Plan((), (), (FLOAT32,), 1), torch.device("cpu"), save=lambda record: saved.append(dict(record)))
+    assert len(saved) == len(suite.ORDER)
+    assert saved[0]["launches"]
+
+
+def test_ours_come_first_with_every_case_and_precision():
+    cpu = torch.device("cpu")
+    record = suite.run(suite.Plan(TINY.cases, (), (FLOAT32, BFLOAT16), 1), cpu, minutes=0)
+    families = [row["family"] for row in record["ops"]]
+    ours = [row for row in record["ops"] if row["family"] == "fused"]
+    assert families[: len(ours)] == ["fused"] * len(ours)
+    assert {(row["case"]["batch"], row["precision"]) for row in ours} == {
+        (1, FLOAT32), (1, BFLOAT16), (2, FLOAT32), (2, BFLOAT16),
+    }  # fmt: skip
+    compiled = [row for row in record["ops"] if row["family"] == "compiled"]
+    assert {(row["job"], row["name"]) for row in compiled} >= {("forward", "dense"), ("training", "dense")}
+
+
+def test_slow_calls_have_few_figures_and_inputs_take_turns(monkeypatch):
+    called = []
+    monkeypatch.setattr(clock, "timed", lambda calls, device: sum(call() for call in calls))
+    calls = [lambda i=i: called.append(i) or 1.0 for i in range(3)]
+    assert clock.seconds_per_call(calls, torch.device("cpu"), rounds=9) == [1.0] * 3
+    assert called[2:] == [0, 1, 2]
+    quick = [lambda: 1e-3] * 3
+    assert len(clock.seconds_per_call(quick, torch.device("cpu"), rounds=9)) == 9
+
+
+def test_what_is_compiled_is_compiled_ahead(monkeypatch):
+    groups = list(ahead.groups(suite.FULL))
+    assert {(precision, families) for _, precision, families in groups} == {
+        (FLOAT32, ("compiled",)), (BFLOAT16, ("compiled",)),
+        *((precision, ("fused",)) for precision in (FLOAT32, BFLOAT16, TF32)),
+    }  # fmt: skip
+    assert {case for case, *_ in groups} == set(suite.FULL.cases)
+    ran = []
+
+    def contender(family, name):
+        return suite.Contender("forward", family, name, lambda problem, threads: lambda: ran.append(name))
+
+    field = [contender("fused", "blur, cuda"), contender("fused", "blur, triton"), contender("compiled", "dense")]
+    monkeypatch.setattr(suite, "field", lambda *args: field)
+    ahead.compile_ops((TINY.cases[0], FLOAT32, ("compiled", "fused")), torch.device("cpu"))
+    assert ran == ["blur, triton", "dense"]
+
+
+def test_compiling_ahead_runs():
+    plan = suite.Plan(TINY.cases[1:], (), (FLOAT32,), 1)
+    assert ahead.main(["--device", "cpu", "--processes", "1"], plan) == 0
 
 
 def test_who_has_no_time_left_is_told():
-    record = suite.run(suite.Plan(TINY.cases[:1], (), (suite.FLOAT32,), 1), torch.device("cpu"), minutes=0)
+    record = suite.run(suite.Plan(TINY.cases[:1], (), (FLOAT32,), 1), torch.device("cpu"), minutes=0)
     assert {row["error"] for row in record["ops"]} == {suite.OUT_OF_TIME}
     assert "no more time for" in report.full(record)
+
+
+def test_who_is_at_work_when_time_is_out_is_stopped(monkeypatch):
+    def prepare(problem, threads):
+        time.sleep(60)
+
+    monkeypatch.setattr(suite, "field", lambda *args: [suite.Contender("forward", "fused", "slow", prepare)])
+    began = time.monotonic()
+    record = suite.run(suite.Plan(TINY.cases[1:], (), (FLOAT32,), 1), torch.device("cpu"), minutes=0.1)
+    assert time.monotonic() - began < 30
+    assert [row["error"] for row in record["ops"]] == [suite.OUT_OF_TIME]
 
 
 def test_too_little_memory_is_a_row_and_not_the_end(monkeypatch):
@@ -58,15 +160,15 @@ def test_too_little_memory_is_a_row_and_not_the_end(monkeypatch):
         raise torch.OutOfMemoryError("no room\nand a long story")
 
     contender = suite.Contender("forward", "eager", "greedy", prepare)
-    monkeypatch.setattr(suite, "_field", lambda case, precision, device: [contender])
-    record = suite.run(suite.Plan(TINY.cases[:1], (), (suite.FLOAT32,), 1), torch.device("cpu"))
+    monkeypatch.setattr(suite, "field", lambda *args: [contender])
+    record = suite.run(suite.Plan(TINY.cases[:1], (), (FLOAT32,), 1), torch.device("cpu"))
     assert record["ops"][0]["error"] == "no room"
     assert "no room" in report.full(record)
 
 
-def photo(job, precision, family, milliseconds):
+def photo(job, precision, family, milliseconds, name="it", size=(1120, 1680)):
     return {
-        "case": {"size": [1120, 1680], "batch": 1}, "precision": precision, "job": job, "family": family, "name": "it",
+        "case": {"size": list(size), "batch": 1}, "precision": precision, "job": job, "family": family, "name": name,
         "seconds": {"median": milliseconds / 1e3, "lower": 0, "upper": 0}, "difference": 0, "extra_bytes": 0,
     }  # fmt: skip
 
@@ -78,18 +180,42 @@ def test_targets_are_judged():
         photo("training", "float32", "eager", 40),
         photo("training", "float32", "compiled", 4),
     ]
-    lines = report.targets({"ops": rows, "roofline": {"copy_bytes_per_s": 4.3e12}}).splitlines()[2:]
+    lines = report.targets({"ops": rows, "roofline": {"copy_bytes_per_s": 4.3e12}, "device": "cuda"}).splitlines()[2:]
     # 28 floats a pixel at 4.3 TB/s are 49 us; 28 + 53 are 142 us.
     assert ["met" if line.endswith("| met |") else "not met" for line in lines] == ["met", "not met", "met", "not met"]
     assert "| 1.63 |" in lines[0]
     assert "| 40.0 |" in lines[2]
 
 
+def test_backends_and_launches_are_judged():
+    def launch(backend, name, host_s, graph_s):
+        return {"backend": backend, "name": name, "host_s": host_s, "device_s": 1e-5, "graph_s": graph_s}
+
+    rows = [
+        photo("adjoint", "float32", "fused", 2, "it, cuda"), photo("adjoint", "float32", "fused", 4, "it, triton"),
+        photo("forward", "float32", "fused", 3, "it, cuda", (64, 64)),
+        photo("forward", "float32", "fused", 2, "it, triton", (64, 64)),
+        photo("forward", "float32", "fused", 9, "it, cuda", (256, 256)),  # which triton has not run
+    ]  # fmt: skip
+    launches = [launch("cuda", "a", 8e-6, 2e-6), launch("cuda", "b", 9e-6, None), launch("triton", "a", 5e-5, 3e-6)]
+    record = {"ops": rows, "launches": launches, "roofline": {"copy_bytes_per_s": 4.3e12}, "device": "cuda"}
+    backends, *lines = report.targets(record).splitlines()[2:]
+    assert backends.startswith("| cuda, times the time of triton, at its worst of 2 (forward, float32, 64x64) |")
+    assert backends.endswith("| at most 1.00 | 1.50 | not met |")
+    assert lines == [
+        "| 64x64: the host's time for a call without gradients, at its worst (b) | at most 10 us | 9.0 us | met |",
+        "| ops of all backends recorded in CUDA graphs, replayed to the same bits | 3 of 3 | 2 of 3 | not met |",
+    ]
+
+
 def test_precision_is_put_back():
-    before = torch.get_float32_matmul_precision()
-    with suite.using(suite.TF32):
-        assert torch.get_float32_matmul_precision() == "high"
-    assert torch.get_float32_matmul_precision() == before
+    def state():
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark
+
+    before = state()
+    with using(TF32, search=True):
+        assert state() == ("high", True, True)
+    assert state() == before
 
 
 def test_without_a_gpu_it_says_so(capsys):
@@ -105,14 +231,19 @@ def test_the_committed_readme_is_fresh():
 
 
 def test_the_check_goes_on_after_a_failure_and_within_nine_minutes(tmp_path, capfd, monkeypatch):
-    assert sum(step.limit_s for step in check.steps(tmp_path)) <= 540
+    stages = check.stages(tmp_path)
+    assert sum(max(step.limit_s for step in stage) for stage in stages) <= 540
+    assert len(stages[-1]) == 1  # nothing runs beside the benchmarks
     steps = [
         check.Step("fails", [sys.executable, "-c", "raise SystemExit(3)"], 20),
-        check.Step("hangs", [sys.executable, "-c", "import time; time.sleep(60)"], 0.5),
+        check.Step("hangs", ["sh", "-c", "(sleep 2; touch $0) & sleep 60", str(tmp_path / "late")], 0.5),
+        check.Step("is not there", [str(tmp_path / "nothing")], 20),
         check.Step("works", [sys.executable, "-c", "import os; print(os.environ['X'])"], 20, {"X": "seen"}),
     ]
-    monkeypatch.setattr(check, "steps", lambda results: steps)
+    monkeypatch.setattr(check, "stages", lambda results: [steps[:3], steps[3:]])
     assert check.main(["--out", str(tmp_path)]) == 1
     told = capfd.readouterr().out
-    for text in ("fails: failed, exit 3", "hangs: stopped after", "seen", "works: passed"):
+    for text in ("fails: failed, exit 3", "hangs: stopped after", "could not run", "seen", "works: passed"):
         assert text in told
+    time.sleep(2)
+    assert not (tmp_path / "late").exists()  # what it started has not outlived it

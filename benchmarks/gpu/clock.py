@@ -2,17 +2,44 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import math
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 
 Call = Callable[[], Any]
-_WARM_UP, _LEAST_S, _MOST_CALLS = 3, 0.02, 50
-# Who takes so long for one figure is given few.
-_SLOW_S, _FEW_ROUNDS = 0.2, 3
+# The least time of a figure, where so many calls at most make it; all figures' time together, where the fewest fit.
+_LEAST_S, _MOST_CALLS = 0.015, 50
+_BUDGET_S, _FEWEST = 0.15, 3
+
+
+class OutOfTimeError(RuntimeError):
+    """The deadline came."""
+
+
+@contextlib.contextmanager
+def until(deadline: float) -> Iterator[None]:
+    """Stops what it is around, compiling included, when ``time.monotonic()`` gets there; in the main thread.
+
+    Raises:
+        RuntimeError: it was stopped: `OutOfTimeError`, or what a compiler makes of that.
+    """
+
+    def stop(*_: Any) -> None:
+        raise OutOfTimeError("the deadline came")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0 if math.isinf(deadline) else max(1e-3, deadline - time.monotonic()))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def timed(calls: Sequence[Call], device: torch.device) -> float:
@@ -32,20 +59,22 @@ def timed(calls: Sequence[Call], device: torch.device) -> float:
     return float(start.elapsed_time(end)) / 1e3
 
 
-def seconds_per_call(calls: Sequence[Call], device: torch.device, rounds: int) -> list[float]:
+def seconds_per_call(
+    calls: Sequence[Call], device: torch.device, rounds: int, budget_s: float = _BUDGET_S
+) -> list[float]:
     """One figure a round: the mean over calls that take turns, so that each finds the caches full of others' data.
 
     Args:
         calls: the same job on different inputs.
-        rounds: how many figures; of slow calls fewer.
+        rounds: how many figures at most.
+        budget_s: what the figures may take together; a slow call has the fewest in any case.
     """
-    for call in itertools.islice(itertools.cycle(calls), _WARM_UP):
-        call()
-    once = timed(calls, device) / len(calls)
-    count = min(_MOST_CALLS, max(len(calls), round(_LEAST_S / max(once, 1e-9))))
-    turns = list(itertools.islice(itertools.cycle(calls), count))
-    rounds = rounds if once * count < _SLOW_S else min(rounds, _FEW_ROUNDS)
-    return [timed(turns, device) / count for _ in range(rounds)]
+    timed(calls[:1], device)  # what is compiled, chosen or allocated once
+    once = max(timed(calls[:1], device), 1e-9)
+    count = min(_MOST_CALLS, max(1, round(_LEAST_S / once)))
+    rounds = min(rounds, max(_FEWEST, int(budget_s / (once * count))))
+    turns = itertools.cycle(calls)
+    return [timed(list(itertools.islice(turns, count)), device) / count for _ in range(rounds)]
 
 
 def extra_bytes(call: Call, device: torch.device) -> int | None:

@@ -10,7 +10,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from benchmarks.gpu.suite import PRECISIONS, floor_bytes
+from benchmarks.gpu.precision import PRECISIONS
+from benchmarks.gpu.suite import floor_bytes
 
 _FAMILIES = ("fused", "compiled", "eager", "library")
 

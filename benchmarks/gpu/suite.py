@@ -2,47 +2,59 @@
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import math
-import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from benchmarks import environment
-from benchmarks.contenders import JOBS, Contender, Run, contenders, forward_of, training_of
-from benchmarks.gpu import clock, libraries
-from benchmarks.network import cases as network
-from benchmarks.problem import SEED, Problem, exact_windows, largest_difference, make_problem
-from benchmarks.suite import GateError
+from benchmarks import compiled, eager, environment
+from benchmarks.contenders import Contender, Run, contenders, forward_of, training_of
+from benchmarks.gpu import clock, launches, libraries, network
+from benchmarks.gpu.outcomes import OUT_OF_TIME, first_line, wrong
+from benchmarks.gpu.precision import BFLOAT16, FLOAT32, PRECISIONS, TF32, dtype_of, using
+from benchmarks.network.cases import Case as NetworkCase
+from benchmarks.network.cases import cases as network_cases
+from benchmarks.problem import SEED, Exact, Problem, exact_windows, largest_difference, make_problem
 from benchmarks.timing import Spread
 from gkm_ops import available_backends, use_backend
 
-FLOAT32, TF32, BFLOAT16 = PRECISIONS = ("float32", "TF32", "bfloat16")
 # The largest differences allowed, as shares of the largest value: of ours, which sum in float32 and round once, and of
 # formulations that round every intermediate image.
 _TOLERANCES = {FLOAT32: (4e-6, 4e-6), TF32: (2e-3, 2e-3), BFLOAT16: (6e-3, 8e-2)}
 _NAMES = (
-    "dense", "grouped", "grouped, channels last", "unfolded rows", "convolution pairs",
-    "convolution pairs, channels last", "shifted adds", "shifted adds, backward by hand", "shifted adds by kernel",
+    "grouped", "grouped, channels last", "convolution pairs", "convolution pairs, channels last", "shifted adds",
+    "shifted adds, backward by hand", "shifted adds by kernel", "dense",
 )  # fmt: skip
-_ONE_IMAGE = ("unfolded rows",)
-OUT_OF_TIME = "left out: there was no more time"
-# Input sets that take turns, so many that no cache holds them all; few where memory is short.
-_SETS = 3
+# Who comes first, with all cases: what the targets and the README tell, then the rest.
+ORDER = (
+    (("fused",), (FLOAT32, BFLOAT16, TF32)),
+    (("eager", "library"), (FLOAT32,)),
+    (("compiled",), (FLOAT32,)),
+    (("eager", "library"), (BFLOAT16,)),
+    (("compiled",), (BFLOAT16,)),
+    (("eager", "library"), (TF32,)),
+)
+# Where each job's result stands among those of training.
+_PARTS = {"forward": 0, "adjoint": 1, "correlate": 2}
+# Input sets that take turns: so many, and more of small ones, until no cache holds what a pass over them touches.
+_SETS, _TOUCHED_BYTES = 3, 100_000_000
 
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of input: (height, width), images at once, and whether torch.compile takes part."""
+    """One kind of input: (height, width), images at once, and whether others than ours take part."""
 
     size: tuple[int, int]
     batch: int = 1
-    compiled: bool = False
+    others: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.size[1]}x{self.size[0]}, batch {self.batch}"
 
 
 @dataclass(frozen=True)
@@ -53,33 +65,45 @@ class Plan:
         cases: of the ops, in turn.
         network: cases of GKMNet.
         precisions: of the ops' cases.
-        rounds: figures for each median.
+        rounds: figures for each median, at most.
     """
 
     cases: tuple[Case, ...]
-    network: tuple[network.Case, ...]
+    network: tuple[NetworkCase, ...]
     precisions: tuple[str, ...] = PRECISIONS
     rounds: int = 9
 
 
 FULL = Plan(
-    (Case((1120, 1680), compiled=True), Case((256, 256), 16), Case((4000, 6000))),
-    tuple(network.cases(((1120, 1680),), ("v2",))),
+    (Case((1120, 1680)), Case((64, 64), others=False), Case((256, 256), 16), Case((4000, 6000))),
+    tuple(network_cases(((1120, 1680),), ("v2",))),
 )
+_Entries = list[tuple[Contender, dict[str, Any]]]
 
 
-def run(plan: Plan, device: torch.device, minutes: float = math.inf) -> dict[str, Any]:
-    """Gate, then time, everyone on every case, the first case and the network before the others.
+def run(
+    plan: Plan, device: torch.device, minutes: float = math.inf, save: Callable[[dict[str, Any]], None] = lambda _: None
+) -> dict[str, Any]:
+    """Gate and time everyone on every case. Who gives a wrong result has a row that says so, and no time.
 
     Args:
         plan: what is run.
         device: where.
-        minutes: after so many nobody else is begun with; who is left out has a row that says so.
-
-    Raises:
-        GateError: some contender is not right; nothing of its case was timed.
+        minutes: after so many the one at work is stopped and nobody else begun with; their rows say so.
+        save: is given the record whenever another part of it is there, the parts to come as left out.
     """
     deadline = time.monotonic() + 60 * minutes
+    stages = [
+        [
+            (case, precision, planned(case, precision, device, families))
+            for case in plan.cases
+            for precision in precisions
+            if precision in plan.precisions
+        ]
+        for families, precisions in ORDER
+    ]
+    nets = {case: network.planned(case, network.contenders(case.job)) for case in plan.network}
+    compiled_nets = {case: network.planned(case, network.compiled()) for case in plan.network}
     record: dict[str, Any] = {
         "device": device.type,
         "environment": environment.describe() | _device(device),
@@ -88,28 +112,21 @@ def run(plan: Plan, device: torch.device, minutes: float = math.inf) -> dict[str
             "copy_bytes_per_s": clock.copy_bytes_per_s(device),
             "product_flops_per_s": {p: _product(device, p) for p in PRECISIONS},
         },
-        "ops": [],
-        "network": [],
+        "launches": [],
+        "ops": [row for stage in stages for *_, entries in stage for _, row in entries],
+        "network": [row for case in plan.network for _, row in nets[case] + compiled_nets[case]],
     }
-    for i, case in enumerate(plan.cases):
-        for precision in plan.precisions:
-            record["ops"] += _ops(case, precision, plan.rounds, device, deadline)
-        if i == 0:
-            record["network"] = [row for case in plan.network for row in _network(case, plan.rounds, device)]
+    for number, stage in enumerate(stages):
+        for case, precision, entries in stage:
+            _measure(case, precision, entries, plan.rounds, device, deadline)
+        if number == 0:
+            record["launches"] = launches.measure(device, _ours(device))
+            for net, entries_of_net in nets.items():
+                network.measure(net, entries_of_net, plan.rounds, device, deadline)
+        save(record)
+    for net, entries_of_net in compiled_nets.items():
+        network.measure(net, entries_of_net, plan.rounds, device, deadline)
     return record
-
-
-@contextlib.contextmanager
-def using(precision: str) -> Iterator[None]:
-    """Float32 in full, or TF32 wherever torch and we may use it."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("high" if precision == TF32 else "highest")
-    torch.backends.cudnn.allow_tf32 = precision == TF32
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def _device(device: torch.device) -> dict[str, Any]:
@@ -131,17 +148,38 @@ def _product(device: torch.device, precision: str) -> float:
         return clock.product_flops_per_s(device, precision, 8192 if device.type == "cuda" else 256)
 
 
-def _field(case: Case, precision: str, device: torch.device) -> list[Contender]:
-    """Ours, plain PyTorch, compiled and other libraries', each only where it has something new to say."""
-    every = [c for c in contenders().values() if c.dtype == torch.float32 and _has_a_say(c, case, precision)]
-    ours = [backend for backend, answer in available_backends(device).items() if answer == "available"]
-    chosen = [
-        each for c in every for each in ([_by(c, b) for b in ours if b != "eager"] if c.family == "fused" else [c])
+def planned(case: Case, precision: str, device: torch.device, families: tuple[str, ...]) -> _Entries:
+    """Each contender with its row of the record, which says that it is not measured."""
+    row = {"case": asdict(case), "precision": precision, "seconds": None, "error": OUT_OF_TIME}
+    return [
+        (contender, {**row, "job": contender.job, "family": contender.family, "name": contender.name})
+        for contender in field(case, precision, device)
+        if contender.family in families
     ]
+
+
+def field(case: Case, precision: str, device: torch.device) -> list[Contender]:
+    """Ours, plain PyTorch, compiled and other libraries', each only where it has something new to say."""
+    every = [c for c in contenders().values() if c.dtype == torch.float32]
+    ours = [_by(c, backend) for c in every if c.family == "fused" for backend in _ours(device)]
+    if not case.others:
+        return ours
+    others = [c for c in every if c.family in ("eager", "compiled") and c.name in _NAMES]
+    others += [
+        Contender("training", "eager", "dense", training_of(eager.dense)),
+        Contender("training", "compiled", "dense", lambda *args: training_of(compiled.whole(eager.dense))(*args)),
+    ]
+    others.sort(key=lambda c: _NAMES.index(c.name))
     for name, formulation in libraries.formulations().items():
-        chosen.append(Contender("forward", "library", name, forward_of(formulation)))
-        chosen.append(Contender("training", "library", name, training_of(formulation)))
-    return chosen
+        others.append(Contender("forward", "library", name, forward_of(formulation)))
+        others.append(Contender("training", "library", name, training_of(formulation)))
+    return ours + others
+
+
+def _ours(device: torch.device) -> list[str]:
+    """The backends that we made for a device, the best first."""
+    answers = available_backends(device)
+    return [backend for backend, answer in answers.items() if answer == "available" and backend != "eager"]
 
 
 def _by(contender: Contender, backend: str) -> Contender:
@@ -159,63 +197,57 @@ def _by(contender: Contender, backend: str) -> Contender:
     return replace(contender, name=f"{contender.name}, {backend}", prepare=prepare)
 
 
-def _has_a_say(contender: Contender, case: Case, precision: str) -> bool:
-    if contender.family == "eager":
-        return contender.name in _NAMES and (case.batch == 1 or contender.name not in _ONE_IMAGE)
-    # What takes long to compile is compiled once, in full precision.
-    return contender.family == "fused" or (contender.family == "compiled" and case.compiled and precision == FLOAT32)
+def problems(case: Case, precision: str, device: torch.device) -> Iterator[Problem]:
+    """Input sets without end, of one bank."""
+    first = make_problem(case.size, dtype_of(precision), case.batch, device, SEED)
+    yield first
+    seed = SEED
+    while True:
+        seed += 1
+        yield replace(make_problem(case.size, dtype_of(precision), case.batch, device, seed), bank=first.bank)
 
 
-def _ops(case: Case, precision: str, rounds: int, device: torch.device, deadline: float) -> list[dict[str, Any]]:
-    dtype = torch.bfloat16 if precision == BFLOAT16 else torch.float32
-    problems = [make_problem(case.size, dtype, case.batch, device, SEED + i) for i in range(_SETS)]
-    exact = {job: exact_windows(problems[0], job) for job in JOBS} if time.monotonic() < deadline else {}
-    rows = []
-    for contender in tqdm(
-        _field(case, precision, device), desc=f"{case.size[1]}x{case.size[0]}, batch {case.batch}, {precision}"
-    ):
-        row = {"case": asdict(case), "precision": precision, "job": contender.job}
-        row |= {"family": contender.family, "name": contender.name}
-        if time.monotonic() > deadline:
-            rows.append(row | {"seconds": None, "error": OUT_OF_TIME})
-            continue
+def _measure(case: Case, precision: str, entries: _Entries, rounds: int, device: torch.device, deadline: float) -> None:
+    """Fill in the rows of one case, as far as there is time."""
+    if not entries or time.monotonic() > deadline:
+        return
+    sets = max(_SETS, math.ceil(_TOUCHED_BYTES / floor_bytes(asdict(case), "forward", precision)))
+    inputs = list(itertools.islice(problems(case, precision, device), sets))
+    exact = exact_windows(inputs[0], "training")
+    for contender, row in tqdm(entries, desc=f"{case}, {precision}"):
+        began = time.monotonic()
+        if began > deadline:
+            return
         with using(precision):
             try:
-                calls = [contender.prepare(problem, 1) for problem in problems]
-                difference = largest_difference(calls[0](), exact[contender.job])
-                if not difference <= _TOLERANCES[precision][contender.family != "fused"]:
-                    raise GateError(f"{contender.key}, {precision}: differs from float64 by {difference:.2e}")
-                seconds = clock.seconds_per_call(calls, device, rounds)
-                rows.append(
-                    row
-                    | {"seconds": asdict(Spread.of(seconds)), "difference": difference}
-                    | {"extra_bytes": clock.extra_bytes(calls[0], device), "error": None}
-                )
-            except torch.OutOfMemoryError as error:
-                rows.append(row | {"seconds": None, "error": str(error).splitlines()[0]})
-    return rows
+                with clock.until(deadline):
+                    row |= _figures(contender, precision, inputs, exact, rounds, device)
+            except RuntimeError as error:  # among them that memory is short, and that nothing could be compiled
+                row["error"] = OUT_OF_TIME if time.monotonic() > deadline else first_line(error)
+        row["spent_s"] = round(time.monotonic() - began, 2)
 
 
-def _network(case: network.Case, rounds: int, device: torch.device) -> list[dict[str, Any]]:
-    """GKMNet and its published formulation, in float32 and under bfloat16 autocast."""
-    rows = []
-    published: float | None = None
-    for contender in tqdm((network.PUBLISHED, network.OURS, *network.BFLOAT16), desc=f"GKMNet, {case.job}"):
-        with using(FLOAT32):
-            call = network.prepare(contender, case, device.type)
-            seconds = clock.seconds_per_call([call], device, rounds)
-        median = statistics.median(seconds)
-        published = published or median
-        rows.append(
-            {
-                "case": asdict(case),
-                "contender": contender.name,
-                "seconds": asdict(Spread.of(seconds)),
-                "times_faster": published / median,
-                "extra_bytes": clock.extra_bytes(call, device),
-            }
-        )
-    return rows
+def _figures(
+    contender: Contender,
+    precision: str,
+    inputs: list[Problem],
+    exact: list[Exact],
+    rounds: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    torch.compiler.reset()  # no call has to look through what was compiled for others
+    calls = [contender.prepare(problem, 1) for problem in inputs]
+    part = slice(None) if contender.job == "training" else slice(_PARTS[contender.job], _PARTS[contender.job] + 1)
+    windows = [replace(window, results=window.results[part]) for window in exact]
+    difference = largest_difference(calls[0](), windows)
+    if not difference <= _TOLERANCES[precision][contender.family != "fused"]:
+        return {"difference": difference, "error": wrong(difference, "float64")}
+    return {
+        "seconds": asdict(Spread.of(clock.seconds_per_call(calls, device, rounds))),
+        "difference": difference,
+        "extra_bytes": clock.extra_bytes(calls[0], device),
+        "error": None,
+    }
 
 
 def floor_bytes(case: dict[str, Any], job: str, precision: str) -> int:

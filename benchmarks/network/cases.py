@@ -70,6 +70,7 @@ class Contender:
 
 PUBLISHED, OURS = Contender(ours=False), Contender(ours=True)
 COMPILED = Contender(ours=True, compiled=True)
+PUBLISHED_COMPILED = Contender(ours=False, compiled=True)
 BFLOAT16 = (Contender(ours=False, bfloat16=True), Contender(ours=True, bfloat16=True))
 CONTENDERS = {contender.name: contender for contender in (PUBLISHED, OURS, COMPILED, *BFLOAT16)}
 
@@ -81,14 +82,11 @@ def prepare(contender: Contender, case: Case, device: str = "cpu") -> Run:
         A function that gives the `ESTIMATES` three, and in training the gradients after them, in the order of the
         parameters' names. A training step starts from the weights that the last one left.
     """
-    generator = torch.Generator().manual_seed(SEED)
-    blurred, sharp = (
-        pyramid(torch.rand(case.batch, 3, *case.size, generator=generator).to(device)) for _ in ("source", "target")
-    )
-    net = _network(contender, case.release).train(case.job == TRAINING).to(device)
+    blurred, sharp = map(pyramid, images(case, device))
+    net = network(contender, case.release).train(case.job == TRAINING).to(device)
     autocast = torch.autocast(device, torch.bfloat16, enabled=contender.bfloat16)
     call = torch.compile(net, dynamic=False) if contender.compiled else net
-    optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE)
+    optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE, fused=device == "cuda" or None)
 
     def infer() -> tuple[Tensor, ...]:
         with torch.no_grad(), autocast:
@@ -108,7 +106,15 @@ def prepare(contender: Contender, case: Case, device: str = "cpu") -> Run:
     return train if case.job == TRAINING else infer
 
 
-def _network(contender: Contender, release: str) -> nn.Module:
+def images(case: Case, device: str) -> tuple[Tensor, Tensor]:
+    """What comes in and what is wanted, ``[batch, 3, height, width]`` each."""
+    generator = torch.Generator().manual_seed(SEED)
+    blurred, sharp = (torch.rand(case.batch, 3, *case.size, generator=generator).to(device) for _ in range(2))
+    return blurred, sharp
+
+
+def network(contender: Contender, release: str) -> nn.Module:
+    """As initialised, with weights that are the same for every contender."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         net = GKMNet(release)
