@@ -72,6 +72,17 @@ def test_a_wrong_result_has_no_time_and_fails_the_run(tmp_path, capsys, monkeypa
     assert outcomes.is_wrong(bad["error"])
 
 
+def test_an_op_that_breaks_when_launched_is_told_and_fails_the_run(tmp_path, capsys, monkeypatch):
+    def refuse(call, device):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(suite.launches, "_host_seconds", refuse)
+    assert cli.main(["--device", "cpu", "--out", str(tmp_path)], suite.Plan(TINY.cases[1:], (), (FLOAT32,), 1)) == 1
+    told = capsys.readouterr()
+    assert "not permitted" in told.err
+    assert "| cpu | gkm_ops.gkm_blur |  |  | operation not permitted" in told.out
+
+
 def test_a_wrong_network_has_no_time(monkeypatch):
     case = TINY.network[0]
     prepare = network.contenders(INFERENCE)[1].prepare

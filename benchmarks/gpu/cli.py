@@ -34,8 +34,9 @@ def main(arguments: list[str] | None = None, plan: suite.Plan = suite.FULL) -> i
     print(report.full(record))
     save(record)
     failed = [row for row in record["ops"] + record["network"] if _failed(row)]
+    failed += [row for row in record["launches"] if row["error"] is not None]
     for row in failed:
-        print(f"{row.get('name') or row['contender']}, {row['case']}: {row['error']}", file=sys.stderr)
+        print(f"{row.get('name') or row['contender']}, {row.get('case', '')}: {row['error']}", file=sys.stderr)
     return int(bool(failed))
 
 

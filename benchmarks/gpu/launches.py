@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,14 +29,15 @@ def measure(device: torch.device, backends: list[str]) -> list[dict[str, Any]]:
     for backend in backends:
         with use_backend(backend if backend != backends[0] else None), torch.no_grad():
             for name, call in _calls(problem):
-                row: dict[str, Any] = {"name": name, "backend": backend, "graph_s": None, "graph_error": None}
-                row["host_s"] = min(_host_seconds(call, device) for _ in range(_ROUNDS))
-                row["device_s"] = min(clock.seconds_per_call([call], device, _ROUNDS))
-                if device.type == "cuda":
-                    try:
+                figures = dict.fromkeys(("host_s", "device_s", "graph_s", "error"))
+                row: dict[str, Any] = {"name": name, "backend": backend, **figures}
+                try:
+                    row["host_s"] = statistics.median(_host_seconds(call, device) for _ in range(_ROUNDS))
+                    row["device_s"] = statistics.median(clock.seconds_per_call([call], device, _ROUNDS))
+                    if device.type == "cuda":
                         row["graph_s"] = _graph_seconds(call, device)
-                    except RuntimeError as error:
-                        row["graph_error"] = first_line(error)
+                except RuntimeError as error:
+                    row["error"] = first_line(error)
                 rows.append(row)
     return rows
 
@@ -75,4 +77,4 @@ def _graph_seconds(call: Callable[[], Tensor], device: torch.device) -> float:
     graph.replay()
     if not torch.equal(result, wanted):
         raise RuntimeError("the graph's result is another one")
-    return min(clock.seconds_per_call([graph.replay], device, _ROUNDS)) / _CALLS
+    return statistics.median(clock.seconds_per_call([graph.replay], device, _ROUNDS)) / _CALLS

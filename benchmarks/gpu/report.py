@@ -126,7 +126,7 @@ def _backend_targets(record: Record) -> Iterator[list[str]]:
         title = f"cuda, times the time of triton, at its worst of {count} ({where})"
         yield [title, "at most 1.00", f"{times:.2f}", _verdict(times <= 1)]
     rows = record.get("launches", [])
-    best = [row for row in rows if row["backend"] == rows[0]["backend"]]
+    best = [row for row in rows if row["backend"] == rows[0]["backend"] and row["host_s"] is not None]
     if best:
         dearest = max(best, key=lambda row: float(row["host_s"]))
         title = f"64x64: the host's time for a call without gradients, at its worst ({dearest['name']})"
@@ -197,7 +197,7 @@ def _launches(record: Record) -> str:
 
     lines = []
     for row in record["launches"]:
-        graph = row["graph_error"] or microseconds(row["graph_s"])
+        graph = row["error"] or microseconds(row["graph_s"])
         lines.append([row["backend"], row["name"], microseconds(row["host_s"]), microseconds(row["device_s"]), graph])
     return table(["backend", "call", "host", "in a row on the device", "in a CUDA graph"], lines)
 
