@@ -23,9 +23,9 @@ ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 # The other types' kernels are of the same templates: there two architectures decide.
 FOR_ALL = ("generic_f32.cu", "banded_f32.cu")
 FEW = (80, 90)
-# Bytes of stack a thread may take for registers that do not fit: none, but on matrix units, where a block is as many
-# threads as have 168 registers.
-MOST_STACK = {"blur": 260, "blur_adjoint": 600, "correlate": 320, "grad_mix": 260}
+# Bytes of stack a thread may take for registers that do not fit: none, but on matrix units, where a multiprocessor is to
+# hold 12 warps or more.
+MOST_STACK = {"blur": 200, "blur_adjoint": 200, "correlate": 200, "grad_mix": 320}
 MOST_REGISTERS = 255
 NVCC = shutil.which("nvcc")
 
@@ -90,25 +90,26 @@ FAULTS = {
     "mix of another kernel": Fault("adjoint.cuh", "(m * form.O + o) * form.C + c", "m", "0"),
     "bfloat16 cut off, not rounded": Fault("numbers.cuh", "0x7fffu + (bits >> 16 & 1)", "0x7fffu", "0u", BFLOAT16),
     "taps by the wrong axis": Fault("launch.cu", "std::swap(form.taps_w, form.taps_h);", "form.taps_w", "form.taps_h"),
-    "other part's sums not awaited": of_banded(
-        "banded.cuh", "sync_threads(1 + task.unit * task.colours + colour, 2 * 32);"
+    "windows overwritten": of_banded("banded_gather.cuh", f"{BARRIER}  // the windows before", BARRIER),
+    "windows not awaited": of_banded("banded.cuh", f"{BARRIER}  // the windows and the findings", BARRIER),
+    "windows overwritten by sums": of_banded("banded_gather.cuh", f"{BARRIER}  // the windows, or the sums", BARRIER),
+    "colours' sums not awaited": of_banded("banded_gather.cuh", f"{BARRIER}  // all colours' sums", BARRIER),
+    "parts' sums not awaited": of_banded("banded_gather.cuh", f"{BARRIER}  // the parts' sums", BARRIER),
+    "y not awaited": of_banded("banded_adjoint.cuh", f"{BARRIER}  // y is there", BARRIER),
+    "taps not awaited": of_banded("fragments.cuh", f"{BARRIER}\n    symmetric = true;", BARRIER),
+    "edge not doubled": of_banded("banded_adjoint.cuh", "place.height, 2.0f)", "2.0f", "1.0f"),
+    "edge not halved": of_banded("banded_adjoint.cuh", "int(form.H), 0.5f)", "0.5f", "1.0f"),
+    "pixels that the border folds onto left out": of_banded(
+        "banded_adjoint.cuh", "int(form.K / 2), form.padding, [&](int64_t) { folded", "int(form.K / 2)", "0"
     ),
-    "other colours' sums not awaited": of_banded("banded.cuh", "sync_threads(1 + task.unit, team * 32);"),
-    "products not awaited": of_banded(
-        "banded_gather.cuh", "sync_threads(1 + task.unit * 2 + task.part, task.colours * 32);"
-    ),
-    "coefficients not awaited": of_banded("banded.cuh", "wait_for_copies_but(stages_ - 1);"),
-    "tiles beside the image not folded back": of_banded(
-        "banded_adjoint.cuh", "each_folded(i, n, int(form.K / 2), form.padding, within);", "int(form.K / 2)", "0"
-    ),
-    "largest tap not awaited": of_banded("fragments.cuh", f"{BARRIER}\n    for (int warp = 0;", BARRIER),
-    "largest tap overwritten": of_banded("fragments.cuh", f"{BARRIER}  // where the warps' largest", BARRIER),
-    "band not awaited": of_banded("fragments.cuh", f"{BARRIER}\n  }}\n\n private:\n  // Makes the lists", BARRIER),
-    "high terms of a pair left out": of_banded(
-        "fragments.cuh", "mma_f16(into, left, right);\n  };\n  product(sum, 0, 0);", "product(sum, 0, 0);"
+    "small terms left out": of_banded(
+        "fragments.cuh", "j = product == 1 ? 1 : 0;\n  const uint32_t left[4]", "product == 1", "product < 0"
     ),
     "results of the wrong rows": of_banded("fragments.cuh", "lane.g + i / 2 * kBlock", "i / 2", "i % 2"),
-    "a column of blocks late": of_banded("fragments.cuh", "const int k = n - tile;", "n - tile", "n - tile - 1"),
+    "a column of blocks late": of_banded("fragments.cuh", "const int k = first - tile;", "first - tile", "first - tile - 1"),
+    "a block of rows twice": of_banded("banded.cuh", "(rest, at + 2 * kBlock * kPitch);", "2 * kBlock", "kBlock"),
+    "a four beside the image": of_banded("banded.cuh", "column >= 0 && column + 4", "column >= 0", "column >= -8"),
+    "part of another row": of_banded("banded.cuh", "top(area.top + row)", "area.top + row", "area.top"),
 }
 
 

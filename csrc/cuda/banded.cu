@@ -1,35 +1,45 @@
-// Which calls the kernels on matrix units serve.
-#include "banded.cuh"
+// Which calls the kernels on matrix units serve, and in which shape.
+#include "banded_launch.cuh"
 
 namespace gkm::cuda::banded {
 namespace {
 
-// Rows of pixels side by side, in planes whose offsets in bytes fit 31 bits.
+// Rows of pixels side by side.
 bool is_plain(const Form& form, const Planes& planes) {
-  if (planes.data == nullptr) return true;
-  const int64_t bytes = form.storage == Storage::f32 ? 4 : 2;
-  return (planes.column == 1 || form.W == 1) && planes.row >= 0 &&
-         ((form.H - 1) * planes.row + form.W) * bytes < INT32_MAX;
+  return planes.data == nullptr || ((planes.column == 1 || form.W == 1) && planes.row >= 0);
 }
 
 }  // namespace
 
+void shape(Form& form) {
+  const int most = (spreads(form) ? kSpreadWarps : kGatherWarps) / warps_of_a_part(form);
+  form.parts = 0;
+  // The largest tile has the smallest windows to a pixel; a smaller one where else multiprocessors would have nothing to do.
+  for (int parts = most; parts > 0; parts = (parts + 1) / 2 < parts ? (parts + 1) / 2 : 0) {
+    Form with = form;
+    with.parts = parts;
+    if (shared_bytes(with) > shared_bytes_of_a_block()) continue;
+    form.parts = parts;
+    if (Area::count(form) >= int64_t(multiprocessors()) * blocks_at_once(form)) return;
+  }
+}
+
 bool serves(const Form& form) {
   if (form.storage == Storage::f64 || form.reach() > kMostRadius || form.M >= 1 << 15) return false;
-  // Tiles are counted in 31 bits, several past the last.
-  const int64_t rows = (form.H + kTileRows - 1) / kTileRows, columns = (form.W + kBlock - 1) / kBlock;
-  if (form.B * most(form.C, form.O) * rows * columns > INT32_MAX / 2) return false;
-  if (stages_for(form) == 0) return false;
+  // Pixels of a plane, and tiles, are counted in 31 bits.
+  const auto is_large = [&](const Planes& planes) { return (form.H - 1) * planes.row + form.W >= INT32_MAX / 2; };
+  if (is_large(form.x) || is_large(form.y) || is_large(form.coeffs)) return false;
+  if (form.B * form.C * (form.H / kRows + 1) * (form.W / kColumns + 1) > INT32_MAX / 2) return false;
+  Form shaped = form;
+  shape(shaped);
+  if (shaped.parts == 0) return false;
   if (!is_plain(form, form.x) || !is_plain(form, form.y) || !is_plain(form, form.coeffs)) return false;
   const bool adds_colours = form.mixed() || (form.target == Target::correlate && !form.channel_coeffs);
   switch (form.target) {
     case Target::blur:
     case Target::correlate:
-      return !adds_colours || (form.C <= kColours && form.O <= kColours);
     case Target::blur_adjoint:
-      if (form.y.row != form.coeffs.row) return false;
-      // Colours of x that are mixed share the blur that spreads one of y.
-      return !form.mixed() || (form.C <= kColours && form.O <= kColours && !form.channel_banks);
+      return !adds_colours || (form.C <= kColours && form.O <= kColours && !(form.mixed() && form.channel_coeffs));
     case Target::grad_mix:
       return form.C <= kColours && form.O <= kColours;
     default:

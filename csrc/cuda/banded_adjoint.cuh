@@ -1,263 +1,299 @@
 // blur_adjoint on matrix units; what it shares with the other ops is in banded.cuh.
 //
-// x_c = sum_m T_m^T (coeffs_m * sum_o mix_m[o, c] y_o) is gathered: a warp makes one tile of the sum of one image of y,
-// and with a mix shares it out to the colours of x. For each kernel the window of weighed pixels is made a column of
-// blocks at a time, on its way into the products with the transposed bands.
-// Beyond the border the same makes what the border had read; a warp whose tile that folds back onto makes those tiles
-// too, and adds their sums up in shared memory.
+// x_c = sum_m T_m^T (coeffs_m * sum_o mix_m[o, c] y_o) is gathered: kernel by kernel a block fills the windows of its
+// tile with weighed pixels, and its warps, one for each part of the tile and colour, multiply them by the transposed
+// bands. The windows of all kernels have one scale: where the weighed pixels leave its range it changes, and with it what
+// has been summed. y stays in shared memory for all kernels, and the coefficients of the next kernel are on their way
+// while the products of the last are made.
+// Numbers: the products of banded_gather.cuh; for a tile of 80 x 32 and the published bank 1.7 weighed pixels are made
+// for one of the image, and as many coefficients are loaded.
 //
-// The weighed pixels have to be scaled before all of them are known: the scale is what did for the last kernel. Where
-// their largest shows that it did not do, at most at the first kernel or where the maps' sizes leap, the kernel is done
-// again.
+// The border: with zeros what it had read is nothing. The adjoint of reflection by symmetric taps is reflection with the
+// image's outermost pixels, which stand once in a reflected line where all others stand twice, doubled before and
+// halved after. In the other cases the pixels that the border had read are made anew, tap by tap.
 #pragma once
 
 #include "banded.cuh"
 
 namespace gkm::cuda::banded {
 
-// T_m^T of y weighed by a map on a tile, tap by tap: slow, and exact about NaN and infinity.
-template <class S, int TILES>
-__device__ __attribute__((noinline)) void spread_by_taps(const Form& form, int top, int left, int kernel, const S* map,
-                                                         const S* image, Results<TILES>& results) {
-  const Lane lane;
-  const int radius = form.radii[kernel];
-  const int64_t centre = kernel * form.K + form.K / 2;
-  results = {};
-  for (int i = -radius; i <= radius; ++i) {
-    for (int j = -radius; j <= radius; ++j) {
-      const float tap = entry_of<float>(form.taps_h, centre - i) * entry_of<float>(form.taps_w, centre - j);
+constexpr int kSpreadWarps = 15;  // of a block, at most; it has a multiprocessor to itself
+
+// Calls visit(e) for i and every index that the border folds onto it.
+template <class Visit>
+__device__ void each_source(int i, int n, int radius, Padding padding, const Visit& visit) {
+  visit(i);
+  each_folded(int64_t(i), int64_t(n), radius, padding, [&](int64_t e) { visit(int(e)); });
+}
+
+// A pixel of x_c, tap by tap: slow, and exact about borders, NaN and infinity.
+template <class S>
+__device__ float spread_by_taps(const Form& form, int b, int c, int row, int column) {
+  float sum = 0;
+  for (int m = 0; m < form.M; ++m) {
+    const int64_t kernel = form.kernel(m, c), centre = kernel * form.K + form.K / 2;
+    const int radius = form.radii[kernel];
+    const S* const map = plane_of<S>(form.coeffs, b, m, c);
+    const S* const image = plane_of<S>(form.y, b, 0, form.mixed() ? 0 : c);
+    each_source(row, int(form.H), radius, form.padding, [&](int e) {
+      for (int i = most(e - radius, 0); i <= least(e + radius, int(form.H) - 1); ++i) {
+        each_source(column, int(form.W), radius, form.padding, [&](int f) {
+          for (int j = most(f - radius, 0); j <= least(f + radius, int(form.W) - 1); ++j) {
+            float weight = form.mixed() ? 0.0f : widened(image[i * form.y.row + j]);
+            for (int o = 0; form.mixed() && o < form.O; ++o) {
+              const float share = entry_of<float>(form.mix, (m * form.O + o) * form.C + c);
+              weight += share * widened(image[o * form.y.channel + i * form.y.row + j]);
+            }
+            const float tap = entry_of<float>(form.taps_h, centre + e - i) * entry_of<float>(form.taps_w, centre + f - j);
+            sum += tap * (widened(map[i * form.coeffs.row + j]) * weight);
+          }
+        });
+      }
+    });
+  }
+  return sum;
+}
+
+// A factor for the first and the last of an axis of n.
+__device__ inline float at_edge(int i, int n, float factor) { return i == 0 || i == n - 1 ? factor : 1.0f; }
+
+// A window's place in the image: where its rows and columns are in it, -1 beside it.
+struct Place {
+  int top, left, height, width;
+  Padding padding;
+
+  __device__ Place(const Form& form, const Area& area, int margin, bool reflects)
+      : top(area.top - margin),
+        left(area.left - margin),
+        height(int(form.H)),
+        width(int(form.W)),
+        padding(reflects ? Padding::reflect : Padding::zeros) {}
+
+  __device__ int row(int i) const { return border_index(top + i, height, padding); }
+  __device__ int column(int i) const { return border_index(left + i, width, padding); }
+};
+
+// y around a tile, and windows of it weighed by map after map.
+template <class S, int TERMS, bool MIXED>
+struct Weighing {
+  using Kernel = typename Bank<TERMS>::Kernel;
+  static constexpr int kAhead = 3;  // fours of coefficients that a thread asks for before their turn
+
+  const Form& form;
+  const Bank<TERMS>& bank;
+  const Windows<TERMS> windows;
+  S* const images;  // [planes, rows, kWidth] of the largest window, as they lie in memory
+  const bool reflects;
+  float lift[kColours] = {1, 1, 1};  // of the weighed pixels, powers of two
+  Numbers ahead[kAhead];
+
+  __device__ Weighing(const Form& f, const Bank<TERMS>& b, unsigned char* memory)
+      : form(f),
+        bank(b),
+        windows(f, memory),
+        images(reinterpret_cast<S*>(memory + Windows<TERMS>::bytes(f))),
+        reflects(f.padding == Padding::reflect && b.symmetric) {}
+
+  __host__ __device__ static size_t bytes(const Form& form) {
+    return size_t(form.mixed() ? form.O : planes_of(form)) * pixels_of(form) * sizeof(S);
+  }
+
+  // Brings in y around a tile: the planes of its colours, or all for a mix.
+  __device__ __forceinline__ void stage(const Area& area) const {
+    const Place place(form, area, kMostMargin, reflects);
+    const bool even = is_even<S>(form.y, 4);
+    for (int o = 0; o < (MIXED ? int(form.O) : area.colours); ++o) {
+      const S* const plane = plane_of<S>(form.y, area.b, 0, area.first + o);
+      for (Fours at(area, kMostBlocks); at.are_left(); at.advance()) {
+        const int row = place.row(at.row), column = place.left + at.column;
+        *reinterpret_cast<Four<S>*>(images + o * pixels_of(form) + at.row * kWidth + at.column) =
+            four_at(plane, form.y.row, row, column, place.width, place.padding, even);
+      }
+    }
+  }
+
+  // Asks for the first coefficients of a kernel's window. Whole: all of the window is in the image, and its rows can be
+  // read in fours.
+  template <bool WHOLE>
+  __device__ __forceinline__ void ask(const Area& area, Kernel kernel) {
+    const Place place(form, area, margin_of(kernel.blocks), reflects);
+    Fours at(area, kernel.blocks);
 #pragma unroll
-      for (int tile = 0; tile < TILES; ++tile) {
+    for (int i = 0; i < kAhead; ++i, at.advance()) ahead[i] = coeffs_at<WHOLE>(area, place, kernel.m, at);
+  }
+
+  // Fills the windows for a kernel whose first coefficients have been asked for.
+  template <bool WHOLE>
+  __device__ __forceinline__ void fill(const Area& area, Kernel kernel, Findings& findings) const {
+    const Place place(form, area, margin_of(kernel.blocks), reflects);
+    float shares[kColours][kColours];
+    if constexpr (MIXED) {
 #pragma unroll
-        for (int p = 0; p < 4; ++p) {
-          const int row = top + row_of(lane, p) + i, column = left + column_of(lane, tile, p) + j;
-          if (row < 0 || row >= form.H || column < 0 || column >= form.W) continue;
-          const float weight = widened(map[row * form.coeffs.row + column]);
-          results.at[tile][p] += tap * (weight * widened(image[row * form.y.row + column]));
+      for (int c = 0; c < kColours; ++c) {
+#pragma unroll
+        for (int o = 0; o < kColours; ++o) {
+          shares[c][o] = c < form.C && o < form.O ? bank.mix[(kernel.m * form.O + o) * form.C + c] : 0.0f;
         }
       }
     }
-  }
-}
-
-// One image of y around a tile, weighed by map after map and spread by the kernels.
-template <class S, int TERMS, int MOST, int TILES>
-struct Spreading {
-  static constexpr int kRows = MOST + 1;
-  // The largest weighed pixel has to be in [2^-2, 2^11): it fills a float16, and 2^4 times it does not leave its range.
-  static constexpr uint32_t kLeast = uint32_t(127 - 2) << 23, kTooMuch = uint32_t(127 + 11) << 23;
-
-  const S* image;
-  bool inside;         // all of the window
-  int rows[kRows][2];  // the offsets of the window's rows t and t + 1 in y and the maps, up to column g of its first block
-  float lift = 1;      // what weighed pixels are scaled by, a power of two
-
-  __device__ Spreading(const Form& form, const Task<TILES>& task, const Lane& lane)
-      : image(plane_of<S>(form.y, task.b, 0, task.c)), inside(has_window<MOST>(form, task)) {
+    const int inset = kMostMargin - margin_of(kernel.blocks);
+    Fours at(area, kernel.blocks);
 #pragma unroll
-    for (int k = 0; k < kRows; ++k) {
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        // A row beside the image is moved into it, and does not count.
-        const int row = most(0, least(row_at<MOST>(task, lane, k, i), int(form.H) - 1));
-        rows[k][i] = row * int(form.y.row) + task.left - margin_of(MOST) + lane.g;
-      }
+    for (int i = 0; i < kAhead; ++i, at.advance()) {
+      if (at.are_left()) weigh<WHOLE>(area, place, inset, at, ahead[i], shares, findings);
     }
-  }
-
-  // T_m^T of the weighed pixels on the tile, and by what it is scaled.
-  __device__ __forceinline__ float spread(const Form& form, const Task<TILES>& task, const Lane& lane,
-                                          const Bank<TERMS>& bank, const typename Bank<TERMS>::Kernel& of,
-                                          Results<TILES>& results) {
-    const S* const map = plane_of<S>(form.coeffs, task.b, of.m, task.c);
-    const int kernel = int(form.kernel(of.m, task.c));
-    uint32_t largest = kInfinity;
-    for (int turn = 0; bank.finite && turn < 2; ++turn) {
-      if (MOST == kMostBlocks && of.blocks <= 2) {
-        largest = inside ? by_bands<2, true>(form, task, lane, bank, kernel, map, results)
-                         : by_bands<2, false>(form, task, lane, bank, kernel, map, results);
-      } else {
-        largest = inside ? by_bands<MOST, true>(form, task, lane, bank, kernel, map, results)
-                         : by_bands<MOST, false>(form, task, lane, bank, kernel, map, results);
-      }
-      if (largest == 0 || largest >= kInfinity || (largest >= kLeast && largest < kTooMuch)) break;
-      lift = fminf(fmaxf(lift * scale_to(3, largest), 0x1p-126f), 0x1p126f);
+    for (; at.are_left(); at.advance()) {
+      weigh<WHOLE>(area, place, inset, at, coeffs_at<WHOLE>(area, place, kernel.m, at), shares, findings);
     }
-    if (largest < kInfinity) return lift * (bank.scale * bank.scale);
-    Results<TILES> slow;
-    spread_by_taps<S, TILES>(form, task.top, task.left, kernel, map, image, slow);
-    results = slow;
-    return 1;
   }
 
  private:
-  // A row of the window of bands of BLOCKS blocks.
-  template <int BLOCKS>
-  __device__ static int row_at(const Task<TILES>& task, const Lane& lane, int k, int i) {
-    return task.top - margin_of(BLOCKS) + kBlock * k + lane.t + i;
+  static constexpr int kWidth = kColumns + 2 * kMostMargin;
+
+  __host__ __device__ static int pixels_of(const Form& form) { return (form.parts * kRows + 2 * kMostMargin) * kWidth; }
+
+  // Past the last some that exist.
+  template <bool WHOLE>
+  __device__ __forceinline__ Numbers coeffs_at(const Area& area, const Place& place, int m, const Fours& at) const {
+    const S* const map = plane_of<S>(form.coeffs, area.b, m, area.first);
+    if constexpr (WHOLE) {
+      const int row = place.top + (at.are_left() ? at.row : 0);
+      return numbers_of<S>(*reinterpret_cast<const Four<S>*>(map + row * form.coeffs.row + place.left + at.column));
+    }
+    const int row = place.row(at.row), column = place.left + at.column;
+    return numbers_of<S>(four_at(map, form.coeffs.row, row, column, place.width, place.padding, is_even<S>(form.coeffs, 4)));
   }
 
-  // Returns the magnitude of the largest weighed pixel, infinity where one is NaN.
-  template <int BLOCKS, bool INSIDE>
-  __device__ __forceinline__ uint32_t by_bands(const Form& form, const Task<TILES>& task, const Lane& lane,
-                                               const Bank<TERMS>& bank, int kernel, const S* map,
-                                               Results<TILES>& results) const {
-    constexpr int kFirst = (MOST - BLOCKS) / 2;  // smaller windows stand in the middle
-    const int left = task.left - margin_of(MOST) + lane.g;
-    float largest = 0;
-    // A column is loaded while the one before it is in the products, and none earlier: registers are short.
-    float weights[BLOCKS + 1][2], pixels[BLOCKS + 1][2];
-    const auto load = [&](int n) {
-      const int wanted = kBlock * (kFirst + n);
-      const int column = INSIDE ? wanted : most(0, least(left + wanted, int(form.W) - 1)) - left;
-      keep_order();
+  template <bool WHOLE>
+  __device__ __forceinline__ void weigh(const Area& area, const Place& place, int inset, const Fours& at,
+                                        const Numbers& coeffs, const float (&shares)[kColours][kColours],
+                                        Findings& findings) const {
+    const S* const pixels = images + (at.row + inset) * kWidth + at.column + inset;
+    Numbers y[kColours] = {};
 #pragma unroll
-      for (int k = 0; k <= BLOCKS; ++k) {
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          weights[k][i] = widened(map[rows[kFirst + k][i] + column]);
-          pixels[k][i] = widened(image[rows[kFirst + k][i] + column]);
-        }
+    for (int o = 0; o < kColours; ++o) {
+      if (o < (MIXED ? int(form.O) : area.colours)) {
+        y[o] = numbers_of<S>(*reinterpret_cast<const Four<S>*>(pixels + o * pixels_of(form)));
       }
-      keep_order();
-    };
-    load(0);
-    const auto weighed = [&](int n, Pair<TERMS>(&column)[BLOCKS + 1]) {
-#pragma unroll
-      for (int k = 0; k <= BLOCKS; ++k) {
-        float weighed[2];
-#pragma unroll
-        for (int i = 0; i < 2; ++i) {
-          const int row = row_at<BLOCKS>(task, lane, k, i), at = left + kBlock * (kFirst + n);
-          const bool counts = INSIDE || (row >= 0 && row < form.H && at >= 0 && at < form.W);
-          weighed[i] = counts ? weights[k][i] * pixels[k][i] * lift : 0.0f;
-          largest = fmaxf(largest, fabsf(weighed[i]));
-        }
-        column[k] = split<TERMS>(weighed[0], weighed[1]);
-      }
-      if (n + 1 < TILES + BLOCKS - 1) load(n + 1);
-    };
-    blur_by_bands<BLOCKS>(bank, kernel, lane, weighed, results);
-    // A NaN is not among the largest, but among the results.
-    float sum = 0;
-#pragma unroll
-    for (int tile = 0; tile < TILES; ++tile) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) sum += results.at[tile][i];
     }
-    return __reduce_max_sync(kWholeWarp, sum == sum ? magnitude(largest) : kInfinity);
+    Numbers doubled = {{1, 1, 1, 1}};
+    if (!WHOLE && reflects) {
+      const float row = at_edge(place.row(at.row), place.height, 2.0f);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) doubled.at[i] = row * at_edge(place.column(at.column + i), place.width, 2.0f);
+    }
+#pragma unroll
+    for (int c = 0; c < kColours; ++c) {
+      if (c >= area.colours) continue;
+      Numbers numbers;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        float weight = y[c].at[i];
+        if constexpr (MIXED) {
+          weight = shares[c][0] * y[0].at[i];
+#pragma unroll
+          for (int o = 1; o < kColours; ++o) weight += shares[c][o] * y[o].at[i];
+        }
+        numbers.at[i] = coeffs.at[i] * weight;
+      }
+      findings.note(c, numbers);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) numbers.at[i] *= WHOLE ? lift[c] : lift[c] * doubled.at[i];
+      windows.put(c, at.row, at.column, numbers);
+    }
   }
 };
 
-// Sums up what a part of the bank spreads onto a tile, which may stand beside the image.
-template <class S, int TERMS, int TILES, int IMAGES, int MOST>
-__device__ void spread_onto(const Form& form, const Task<TILES>& task, const Lane& lane, const Bank<TERMS>& bank,
-                            Results<TILES> (&sums)[IMAGES]) {
-  Spreading<S, TERMS, MOST, TILES> spreading(form, task, lane);
-  for (int i = 0; i < bank.counts[task.part]; ++i) {
-    const auto kernel = bank.kernel(task.part, i);
-    Results<TILES> spread;
-    const float inverse = 1 / spreading.spread(form, task, lane, bank, kernel, spread);
-#pragma unroll
-    for (int c = 0; c < IMAGES; ++c) {
-      if (IMAGES > 1 && c >= form.C) break;
-      const float share = IMAGES > 1 ? bank.mix[(kernel.m * form.O + task.c) * form.C + c] : 1.0f;
-#pragma unroll
-      for (int tile = 0; tile < TILES; ++tile) {
-#pragma unroll
-        for (int p = 0; p < 4; ++p) sums[c].at[tile][p] += share * (inverse * spread.at[tile][p]);
-      }
-    }
-  }
-}
-
-// Calls visit(e) for every index e in [first, first + count) whose sample an axis of n takes from i: i itself and what
-// the border folds onto it.
-template <class Visit>
-__device__ void each_source(const Form& form, int64_t i, int64_t n, int64_t first, int64_t count, const Visit& visit) {
-  const auto within = [&](int64_t e) {
-    if (e >= first && e < first + count) visit(e);
+// Writes pixels of a part tap by tap, all or those that the border folds others onto.
+template <class S>
+__device__ __attribute__((noinline)) void write_by_taps(const Form& form, int b, int c, int top, int left, bool all) {
+  const auto is_folded_onto = [&](int i, int n) {
+    bool folded = false;
+    each_folded(int64_t(i), int64_t(n), int(form.K / 2), form.padding, [&](int64_t) { folded = true; });
+    return folded;
   };
-  within(i);
-  each_folded(i, n, int(form.K / 2), form.padding, within);
+  for (int i = threadIdx.x % 32; i < kRows * kColumns; i += 32) {
+    const int row = top + i / kColumns, column = left + i % kColumns;
+    if (row >= form.H || column >= form.W) continue;
+    if (!all && !is_folded_onto(row, int(form.H)) && !is_folded_onto(column, int(form.W))) continue;
+    const float sum = spread_by_taps<S>(form, b, c, row, column);
+    static_cast<S*>(form.out)[((b * form.C + c) * form.H + row) * form.W + column] = narrowed<S>(sum);
+  }
 }
 
-// Adds to the second exchange what a tile gets from the first, in which a tile stands that may be beside the image.
-template <int TILES>
-__device__ __attribute__((noinline)) void fold(const Form& form, const Task<TILES>& onto, const Task<TILES>& from,
-                                  const Exchange<TILES>& exchange, const Exchange<TILES>& folded) {
-  __syncwarp();
-  for (int i = threadIdx.x % 32; i < kTileRows * Task<TILES>::kColumns; i += 32) {
-    const int row = i / Task<TILES>::kColumns, column = i % Task<TILES>::kColumns;
-    float sum = 0;
-    each_source(form, onto.top + row, form.H, from.top, kTileRows, [&](int64_t e) {
-      each_source(form, onto.left + column, form.W, from.left, from.kColumns, [&](int64_t f) {
-        sum += exchange.pixel(onto.warp, int(e - from.top), int(f - from.left));
-      });
-    });
-    folded.pixel(onto.warp, row, column) += sum;
-  }
-  __syncwarp();
-}
-
-// All that a part of the bank adds to a tile. At the border the tiles around it are made too, as far as the border can
-// fold back from, and put one after the other in an exchange of their own; the sums stand meanwhile in the warp's places
-// of those in which it will give them to others.
-template <class S, int TERMS, int TILES, int IMAGES, int MOST>
-__device__ void sum_up(const Form& form, const Task<TILES>& task, const Lane& lane, const Bank<TERMS>& bank,
-                       unsigned char* memory, Results<TILES> (&sums)[IMAGES]) {
-  const int reach = int(form.K / 2);
-  const Exchange<TILES> around(memory, exchanges_of(IMAGES));
-  const auto kept = [&](int c) { return Exchange<TILES>(memory, task.step % 2 * IMAGES + c); };
-  const auto folds = [&](int first, int size, int64_t n, int steps) {
-    const int from = first + steps * size;
-    return steps == 0 || (steps < 0 ? from + size == 0 : first + size + reach >= n && from < n + reach);
-  };
-  const bool at_border = form.padding != Padding::zeros &&
-                         (task.top <= reach || task.top + kTileRows + reach >= form.H || task.left <= reach ||
-                          task.left + task.kColumns + reach >= form.W);
-#pragma unroll
-  for (int c = 0; c < IMAGES; ++c) {
-    if (at_border) kept(c).put(task.warp, Results<TILES>{});
-  }
-  // One above, one to the left, two beneath, two to the right; the fifth is the tile itself.
-  for (int place = at_border ? 0 : 5; place < (at_border ? 16 : 6); ++place) {
-    const int down = place / 4 - 1, right = place % 4 - 1;
-    if (!folds(task.top, kTileRows, form.H, down) || !folds(task.left, task.kColumns, form.W, right)) continue;
-    Task<TILES> from = task;
-    from.top += down * kTileRows;
-    from.left += right * task.kColumns;
-#pragma unroll
-    for (int c = 0; c < IMAGES; ++c) sums[c] = {};
-    spread_onto<S, TERMS, TILES, IMAGES, MOST>(form, from, lane, bank, sums);
-#pragma unroll
-    for (int c = 0; c < IMAGES; ++c) {
-      if (!at_border) continue;
-      around.put(task.warp, sums[c]);
-      fold(form, task, from, around, kept(c));
+// The sums on a tile, scaled; returns what has been found.
+template <bool WHOLE, class S, int TERMS, bool MIXED>
+__device__ __forceinline__ Findings sum_up(Weighing<S, TERMS, MIXED>& weighing, const Area& area, const Part& part, int c,
+                                           Results& sums) {
+  const Bank<TERMS>& bank = weighing.bank;
+  const int kernels = int(weighing.form.M);
+  const unsigned char* const window = weighing.windows.at(c, part.row, 0);
+  Findings findings;
+  auto next = bank.kernel(0);
+  weighing.template ask<WHOLE>(area, next);
+  for (int i = 0; i < kernels; ++i) {
+    const auto kernel = next;
+    if (i + 1 < kernels) next = bank.kernel(i + 1);
+    __syncthreads();  // y is there, and the windows before have been used
+    // Once more where the lifts have changed; what is found stays the same.
+    while (true) {
+      weighing.template fill<WHOLE>(area, kernel, findings);
+      weighing.windows.share(findings);
+      if (findings.are_extreme()) return findings;
+      const float lift = own(weighing.lift, c);
+      if (!findings.adapt(weighing.lift)) break;
+      // Sums only come down: what they were made of has been found before.
+      const float ratio = fminf(own(weighing.lift, c) / lift, 1.0f);
+      each_result([&](int tile, int p) { sums.at[tile][p] *= ratio; });
     }
-  }
-#pragma unroll
-  for (int c = 0; c < IMAGES; ++c) {
-    if (!at_border) continue;
-    sums[c] = {};
-#pragma unroll
-    for (int tile = 0; tile < TILES; ++tile) kept(c).add(task.warp, tile, sums[c].at[tile]);
-  }
-}
-
-template <class S, int TERMS, int TILES, int IMAGES>
-__global__ void __launch_bounds__(kThreads, 1) blur_adjoint(const __grid_constant__ Form form) {
-  const Lane lane;
-  const Bank<TERMS> bank(form, true, block_memory() + (exchanges_of(IMAGES) + 1) * Exchange<TILES>::bytes());
-  for (Task<TILES> task(form, form.O); !task.is_done(form); task.advance(form)) {
-    Results<TILES> sums[IMAGES] = {};
-    if (task.part == 0) {
-      sum_up<S, TERMS, TILES, IMAGES, kMostBlocks>(form, task, lane, bank, block_memory(), sums);
+    if (i + 1 < kernels) weighing.template ask<WHOLE>(area, next);
+    if (c >= area.colours) continue;
+    const int of_colour = int(weighing.form.kernel(kernel.m, area.first + c));
+    // Matrix units cut sums off, so each kernel's is a short one of its own.
+    Results results = {};
+    if (kernel.blocks == 3) {
+      weighing.windows.add_blurred(bank.template bands<3>(of_colour), window, results);
+    } else if (kernel.blocks == 2) {
+      weighing.windows.add_blurred(bank.template bands<2>(of_colour), window, results);
     } else {
-      sum_up<S, TERMS, TILES, IMAGES, kMostBlocks - 1>(form, task, lane, bank, block_memory(), sums);
+      weighing.windows.add_blurred(bank.template bands<4>(of_colour), window, results);
     }
-    add_up<S>(form, task, lane, form.C, sums, block_memory());
+    each_result([&](int tile, int p) { sums.at[tile][p] += results.at[tile][p]; });
+  }
+  return findings;
+}
+
+template <class S, int TERMS, bool MIXED>
+__global__ void __launch_bounds__(32 * kSpreadWarps, 1) blur_adjoint(const __grid_constant__ Form form) {
+  unsigned char* const memory = block_memory();
+  unsigned char* const images = memory + Windows<TERMS>::bytes(form);
+  const Bank<TERMS> bank(form, true, images + Weighing<S, TERMS, MIXED>::bytes(form), memory);
+  Weighing<S, TERMS, MIXED> weighing(form, bank, memory);
+  const Lane lane;
+  const int c = threadIdx.x / 32 / form.parts;
+  for (int index = blockIdx.x; index < Area::count(form); index += gridDim.x) {
+    const Area area(form, index);
+    const Part part(area, threadIdx.x / 32 % form.parts);
+    const int64_t plane = area.b * form.C + area.first + c;
+    weighing.stage(area);  // y of the tile before was last used ahead of a barrier
+    Results sums = {};
+    const bool whole = area.is_inside(form, kMostMargin) && is_even<S>(form.coeffs, 4);
+    const Findings findings =
+        whole ? sum_up<true>(weighing, area, part, c, sums) : sum_up<false>(weighing, area, part, c, sums);
+    if (c >= area.colours) continue;
+    const bool by_taps = !bank.usable || findings.are_extreme();
+    const float inverse = 1 / (own(weighing.lift, c) * (bank.scale * bank.scale));
+    if (!by_taps) {
+      write<S>(form, part, lane, plane, [&](int tile, int p) {
+        if (!weighing.reflects) return sums.at[tile][p] * inverse;
+        const float of_row = at_edge(part.top + row_of(lane, p), int(form.H), 0.5f);
+        return sums.at[tile][p] * inverse * (of_row * at_edge(part.left + column_of(lane, tile, p), int(form.W), 0.5f));
+      });
+    }
+    __syncwarp();  // what is written twice is in order
+    if (by_taps || (form.padding != Padding::zeros && !weighing.reflects)) {
+      write_by_taps<S>(form, area.b, area.first + c, part.top, part.left, by_taps);
+    }
   }
 }
 

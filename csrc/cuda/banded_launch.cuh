@@ -3,42 +3,64 @@
 
 #include "banded_adjoint.cuh"
 #include "banded_gather.cuh"
-#include "banded_launch.h"
 
 namespace gkm::cuda::banded {
 
-template <class S, int TERMS, int TILES, int IMAGES>
-int launch_with(Form form, void* stream) {
-  form.stages = stages_for(form);
-  const size_t shared = shared_bytes(form);
-  const auto start = [&](void (*kernel)(Form), int64_t images) {
-    const int64_t blocks = least(Task<TILES>::blocks(form, images), int64_t(multiprocessors()));
-    return launch(kernel, blocks, kThreads, shared, stream, form);
-  };
-  switch (form.target) {
-    case Target::blur:
-      return start(blur<S, TERMS, TILES, IMAGES>, form.C);
-    case Target::blur_adjoint:
-      return start(blur_adjoint<S, TERMS, TILES, IMAGES>, form.O);
-    case Target::correlate:
-      return start(correlate<S, TERMS, TILES, IMAGES>, form.C);
-    default:
-      break;
-  }
-  if constexpr (IMAGES > 1) {
-    if (form.target == Target::grad_mix) {
-      const int64_t units = kWarps / 2 / form.C, blocks = (slabs_of(form) + units - 1) / units;
-      const int error = launch(grad_mix<S, TERMS, TILES, IMAGES>, blocks, kThreads, shared, stream, form);
-      return error != 0 ? error : start_adding_slabs<float>(form, stream);
-    }
-  }
-  return kInvalidValue;
+// In so many terms numbers are as exact as is asked for.
+inline int terms_of(const Form& form) {
+  return form.storage == Storage::bf16 || (form.storage == Storage::f32 && form.single) ? 1 : 2;
+}
+
+inline bool spreads(const Form& form) { return form.target == Target::blur_adjoint; }
+
+// Warps that take the same part of a tile: one for each colour, or one for each share of the kernels.
+inline int warps_of_a_part(const Form& form) {
+  return spreads(form) || form.target == Target::blur ? planes_of(form) : kShares;
+}
+
+inline int warps_of(const Form& form) { return form.parts * warps_of_a_part(form); }
+
+// How many blocks share a multiprocessor.
+inline int blocks_at_once(const Form& form) {
+  return (spreads(form) ? kSpreadWarps : kGatherBlocks * kGatherWarps) / warps_of(form);
+}
+
+template <int TERMS>
+size_t shared_bytes_in_terms(const Form& form) {
+  size_t bytes = Windows<TERMS>::bytes(form) + Bank<TERMS>::bytes(form);
+  if (form.target == Target::grad_mix) bytes += size_t(form.parts) * form.M * form.O * form.C * sizeof(float);
+  if (!spreads(form)) return bytes;
+  const bool wide = form.storage == Storage::f32;
+  return bytes + (wide ? Weighing<float, TERMS, false>::bytes(form) : Weighing<bf16, TERMS, false>::bytes(form));
+}
+
+inline size_t shared_bytes(const Form& form) {
+  return terms_of(form) == 2 ? shared_bytes_in_terms<2>(form) : shared_bytes_in_terms<1>(form);
 }
 
 template <class S, int TERMS>
-int launch_in_terms(const Form& form, void* stream) {
-  if (sums_several(form)) return launch_with<S, TERMS, kNarrow, kColours>(form, stream);
-  return launch_with<S, TERMS, kWide, 1>(form, stream);
+int launch_in_terms(Form form, void* stream) {
+  shape(form);
+  const size_t shared = shared_bytes(form);
+  const int threads = 32 * warps_of(form);
+  const auto start = [&](void (*kernel)(Form)) {
+    const int64_t blocks = least(Area::count(form), int64_t(multiprocessors()) * blocks_at_once(form));
+    return launch(kernel, blocks, threads, shared, stream, form);
+  };
+  switch (form.target) {
+    case Target::blur:
+      return start(form.mixed() ? blur<S, TERMS, true> : blur<S, TERMS, false>);
+    case Target::blur_adjoint:
+      return start(form.mixed() ? blur_adjoint<S, TERMS, true> : blur_adjoint<S, TERMS, false>);
+    case Target::correlate:
+      return start(form.mixed() ? correlate<S, TERMS, true> : correlate<S, TERMS, false>);
+    case Target::grad_mix: {
+      const int error = launch(grad_mix<S, TERMS>, slabs_of(form), threads, shared, stream, form);
+      return error != 0 ? error : start_adding_slabs<float>(form, stream);
+    }
+    default:
+      return kInvalidValue;
+  }
 }
 
 }  // namespace gkm::cuda::banded

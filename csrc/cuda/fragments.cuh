@@ -1,9 +1,9 @@
 // Blurs of a tile by one warp on matrix units: what its lanes hold, and the two products with banded matrices.
 //
-// T_m x = A_h X A_w over a tile of 16 rows, X the window around it. A_h and A_w are banded, and everything comes in
-// blocks of 8 x 8: a block j of either band is the taps at offsets 8 j + (k - i) from the first that it reaches, so one
-// word a lane stands for it in A_h, whose rows i are results, and in A_w, whose columns are. The first product's result
-// is laid out as the left factor of the second wants it: a blurred column of blocks goes from one to the other in
+// T_m x = A_h X A_w over a tile of 16 x 32 pixels, X the window around it. A_h and A_w are banded, and everything comes
+// in blocks of 8 x 8: a block j of either band is the taps at offsets 8 j + (k - i) from the first that it reaches, so
+// one word a lane stands for it in A_h, whose rows i are results, and in A_w, whose columns are. The first product's
+// result is laid out as the left factor of the second wants it: a blurred column of blocks goes from one to the other in
 // registers. A kernel of radius r takes bands of n blocks, r <= 4 (n - 1): per block of results n + 1 blocks of window
 // in the first product (for two blocks of rows at a time) and n in the second.
 //
@@ -15,10 +15,10 @@
 
 namespace gkm::cuda::banded {
 
-constexpr int kWarps = 12;             // of a block
-constexpr int kThreads = 32 * kWarps;
 constexpr int kBlock = 8;              // of a matrix product: rows and columns
-constexpr int kTileRows = 2 * kBlock;  // of a warp's tile
+constexpr int kTiles = 4;              // blocks side by side in a warp's tile
+constexpr int kRows = 2 * kBlock;      // of a warp's tile
+constexpr int kColumns = kTiles * kBlock;
 constexpr int kMostBlocks = 4;         // of a band
 constexpr unsigned kWholeWarp = 0xffffffffu;
 
@@ -68,73 +68,96 @@ struct Left {
   Pair<TERMS> upper, lower;
 };
 
-// sum += left right over two blocks of k, or over one; into `rest`, which may be the same, go the terms that are small
-// beside the others.
+// A product of numbers in two terms is three products, the first of which is large beside the others.
 template <int TERMS>
-__device__ inline void multiply(float (&sum)[4], float (&rest)[4], const Left<TERMS>& a, const Left<TERMS>& b,
+constexpr int kProducts = TERMS == 2 ? 3 : 1;
+
+// sum += one of the products of left and right over two blocks of k, or over one.
+template <int TERMS>
+__device__ inline void multiply(int product, float (&sum)[4], const Left<TERMS>& a, const Left<TERMS>& b,
                                 const Pair<TERMS>& x, const Pair<TERMS>& y) {
-  const auto product = [&](float(&into)[4], int i, int j) {
-    const uint32_t left[4] = {a.upper.term[i], a.lower.term[i], b.upper.term[i], b.lower.term[i]};
-    const uint32_t right[2] = {x.term[j], y.term[j]};
-    mma_f16(into, left, right);
-  };
-  product(sum, 0, 0);
-  if constexpr (TERMS == 2) {
-    product(rest, 0, 1);
-    product(rest, 1, 0);
-  }
+  const int i = product == 2 ? 1 : 0, j = product == 1 ? 1 : 0;
+  const uint32_t left[4] = {a.upper.term[i], a.lower.term[i], b.upper.term[i], b.lower.term[i]};
+  const uint32_t right[2] = {x.term[j], y.term[j]};
+  mma_f16(sum, left, right);
 }
 
 template <int TERMS>
-__device__ inline void multiply(float (&sum)[4], float (&rest)[4], const Left<TERMS>& a, const Pair<TERMS>& x) {
-  const auto product = [&](float(&into)[4], int i, int j) {
-    const uint32_t left[2] = {a.upper.term[i], a.lower.term[i]};
-    mma_f16_k8(into, left, x.term[j]);
-  };
-  product(sum, 0, 0);
-  if constexpr (TERMS == 2) {
-    product(rest, 0, 1);
-    product(rest, 1, 0);
-  }
+__device__ inline void multiply(int product, float (&sum)[4], const Left<TERMS>& a, const Pair<TERMS>& x) {
+  const int i = product == 2 ? 1 : 0, j = product == 1 ? 1 : 0;
+  const uint32_t left[2] = {a.upper.term[i], a.lower.term[i]};
+  mma_f16_k8(sum, left, x.term[j]);
 }
 
 // A warp's results: in each 16 x 8 block rows g and g + 8, columns t and t + 1.
-template <int TILES>
 struct Results {
-  float at[TILES][4];
+  float at[kTiles][4];
 };
 
 __device__ inline int row_of(const Lane& lane, int i) { return lane.g + i / 2 * kBlock; }
 __device__ inline int column_of(const Lane& lane, int tile, int i) { return tile * kBlock + lane.t + i % 2; }
 
-// Both products. Column n of the window's blocks comes from columns(n, [BLOCKS + 1] pairs of rows); band_h(i, k) is the
-// block of A_h for rows 8 i.. and window rows 8 k.., band_w(k, i) that of A_w for window columns 8 k.. and columns 8 i..
-template <int BLOCKS, int TERMS, int TILES, class Columns, class BandH, class BandW>
-__device__ __forceinline__ void blur_blocks(const Columns& columns, const BandH& band_h, const BandW& band_w,
-                                            Results<TILES>& results) {
-  constexpr int kColumns = TILES + BLOCKS - 1;
-  results = {};
-  Left<TERMS> blurred[kColumns];
+// A kernel's bands, as a lane holds them: every factor of a product in registers of its own, one after the other.
+template <int BLOCKS, int TERMS>
+struct Bands {
+  Left<TERMS> h[BLOCKS + 1];   // for each block of window rows, to both blocks of rows of results
+  Pair<TERMS> w[2][BLOCKS];    // the same for tiles of even and of odd number, which pair them otherwise
+};
+
+template <int TERMS>
+struct Bands<0, TERMS> {};
+
+// results += both products. Column n of the window's blocks comes from columns(n, [BLOCKS + 1] pairs of rows).
+//
+// Columns go in twos, (0, 1), (2, 3) and so on for every tile: the registers of a left factor of two blocks are then one
+// after the other without copies, and products that wait for each other have others between them. A tile whose band
+// begins at the second of two columns, or ends at the first, takes a product over one block.
+template <int BLOCKS, int TERMS, class Columns>
+__device__ __forceinline__ void add_blurred(const Bands<BLOCKS, TERMS>& bands, const Columns& columns, Results& results) {
+  constexpr int kLast = kTiles + BLOCKS - 2;
 #pragma unroll
-  for (int n = 0; n < kColumns; ++n) {
-    Pair<TERMS> window[BLOCKS + 1];
-    columns(n, window);
-    float sum[4] = {}, small[4] = {};
-    const auto left = [&](int k) { return Left<TERMS>{band_h(0, k), band_h(1, k)}; };
+  for (int first = 0; first <= kLast; first += 2) {
+    const int count = first < kLast ? 2 : 1;
+    Pair<TERMS> window[2][BLOCKS + 1];
+    float sum[2][4] = {}, small[2][4] = {};
 #pragma unroll
-    for (int k = 0; k + 1 <= BLOCKS; k += 2) multiply(sum, small, left(k), left(k + 1), window[k], window[k + 1]);
-    if (BLOCKS % 2 == 0) multiply(sum, small, left(BLOCKS), window[BLOCKS]);
+    for (int i = 0; i < count; ++i) columns(first + i, window[i]);
 #pragma unroll
-    for (int i = 0; TERMS == 2 && i < 4; ++i) sum[i] += small[i];
-    blurred[n] = {split<TERMS>(sum[0], sum[1]), split<TERMS>(sum[2], sum[3])};
+    for (int k = 0; k <= BLOCKS; k += 2) {
 #pragma unroll
-    for (int tile = 0; tile < TILES; ++tile) {
-      const int k = n - tile;  // of the band's blocks, the one that this column is for
-      if (k < 0 || k >= BLOCKS) continue;
-      if (k % 2 == 1) {
-        multiply(results.at[tile], results.at[tile], blurred[n - 1], blurred[n], band_w(n - 1, tile), band_w(n, tile));
-      } else if (k == BLOCKS - 1) {
-        multiply(results.at[tile], results.at[tile], blurred[n], band_w(n, tile));
+      for (int p = 0; p < kProducts<TERMS>; ++p) {
+#pragma unroll
+        for (int i = 0; i < count; ++i) {
+          float(&into)[4] = p == 0 ? sum[i] : small[i];
+          if (k < BLOCKS) {
+            multiply(p, into, bands.h[k], bands.h[k + 1], window[i][k], window[i][k + 1]);
+          } else {
+            multiply(p, into, bands.h[k], window[i][k]);
+          }
+        }
+      }
+    }
+    Left<TERMS> blurred[2];
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+#pragma unroll
+      for (int j = 0; TERMS == 2 && j < 4; ++j) sum[i][j] += small[i][j];
+      blurred[i] = {split<TERMS>(sum[i][0], sum[i][1]), split<TERMS>(sum[i][2], sum[i][3])};
+    }
+#pragma unroll
+    for (int p = 0; p < kProducts<TERMS>; ++p) {
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) {
+        const int k = first - tile;  // of the band's blocks, the one for the first column
+        const bool takes_first = k >= 0 && k < BLOCKS, takes_second = count == 2 && k + 1 >= 0 && k + 1 < BLOCKS;
+        const Pair<TERMS>(&w)[BLOCKS] = bands.w[tile % 2];
+        if (takes_first && takes_second) {
+          multiply(p, results.at[tile], blurred[0], blurred[1], w[k], w[k + 1]);
+        } else if (takes_first) {
+          multiply(p, results.at[tile], blurred[0], w[k]);
+        } else if (takes_second) {
+          multiply(p, results.at[tile], blurred[1], w[k + 1]);
+        }
       }
     }
   }
@@ -158,115 +181,120 @@ __device__ inline float scale_to(int exponent, uint32_t magnitude) {
 
 // What a block's warps look up of the bank, in shared memory.
 //
-// The taps stand in tables, one for every kernel, axis and term: the pairs of taps at offsets d and d + 1, zeros beyond
-// the radius, scaled so that no kernel's taps come to more than 2^4.
+// The taps stand in tables, one for every kernel, axis (height, width) and term: the pairs of taps at offsets d and d + 1,
+// zeros beyond the radius, scaled so that no kernel's taps come to more than 2^4.
 template <int TERMS>
 struct Bank {
-  static constexpr int kCentre = 20, kWords = 2 * kCentre;  // as far as a band of four blocks looks
+  static constexpr int kCentre = 28, kWords = 2 * kCentre;  // as far as a band of four blocks looks, and a block beyond
 
   uint32_t* words;
-  int* lists[2];  // of the kernels whose bands have an even number of blocks, and an odd one: `Kernel`
-  int counts[2];
+  const uint32_t* own;  // where a lane's word of the block at offset 0 is in the first table
+  int* list;      // of kernels, first those whose bands have an even number of blocks: `Kernel`
+  int evens;      // so many
   float* mix;     // [M, O, C]
   float scale;    // of all taps, a power of two
-  bool finite;    // all of them
+  bool usable;    // all of them are finite, and the largest so far from zero and infinity that scales are safe factors
+  bool symmetric;
 
-  // In the lists a kernel's number, and the blocks that the bands of all colours have room in; 0 for a single tap.
+  // A kernel's number, and the blocks that the bands of all colours have room in.
   struct Kernel {
     int m, blocks;
   };
-  __device__ Kernel kernel(int part, int i) const { return {lists[part][i] & 0xffff, lists[part][i] >> 16}; }
-
-  // Just the number, -1 past the end.
-  __device__ int number(int part, int i) const { return i < counts[part] ? lists[part][i] & 0xffff : -1; }
+  __device__ Kernel kernel(int i) const { return {list[i] & 0xffff, list[i] >> 16}; }  // up to M, whatever there is
 
   __host__ __device__ static size_t bytes(const Form& form) {
-    const int64_t words = form.banks() * form.M * 2 * TERMS * kWords, lists = 2 * (form.M + 1);
+    const int64_t words = form.banks() * form.M * 2 * TERMS * kWords, lists = form.M + 1;
     return size_t(words + lists + (form.mixed() ? form.M * form.O * form.C : 0)) * 4;
   }
 
-  // The pair at offset d; axis 0 is the height.
-  __device__ Pair<TERMS> at(int kernel, int axis, int d) const {
-    Pair<TERMS> pair;
-#pragma unroll
-    for (int i = 0; i < TERMS; ++i) pair.term[i] = words[((kernel * 2 + axis) * TERMS + i) * kWords + kCentre + d];
-    return pair;
-  }
+  // Of the memory that a bank is made in, beside its own.
+  __host__ __device__ static size_t scratch_bytes(const Form& form) { return size_t(form.banks() * form.M + 1) * 2 * 32 * 4; }
 
-  // The blocks of a kernel's bands, as this lane holds them.
   template <int BLOCKS>
-  __device__ void bands(int kernel, const Lane& lane, Pair<TERMS> (&bands)[2][BLOCKS]) const {
+  __device__ __forceinline__ Bands<BLOCKS, TERMS> bands(int kernel) const {
+    const uint32_t* const first = own + kernel * 2 * TERMS * kWords;
+    const auto block = [&](int axis, int j) {
+      Pair<TERMS> pair;
 #pragma unroll
-    for (int axis = 0; axis < 2; ++axis) {
+      for (int i = 0; i < TERMS; ++i) pair.term[i] = load_anew(first + (axis * TERMS + i) * kWords + kBlock * j - margin_of(BLOCKS));
+      return pair;
+    };
+    Bands<BLOCKS, TERMS> bands;
+    if constexpr (BLOCKS > 0) {
 #pragma unroll
-      for (int j = 0; j < BLOCKS; ++j) {
-        bands[axis][j] = at(kernel, axis, kBlock * j - margin_of(BLOCKS) + lane.t - lane.g);
+      for (int k = 0; k <= BLOCKS; ++k) bands.h[k] = {block(0, k), block(0, k - 1)};
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+#pragma unroll
+        for (int j = 0; j < BLOCKS; ++j) bands.w[i][j] = block(1, j);
       }
     }
+    return bands;
   }
 
-  // A block's threads bring it in together; transposed blurs take the taps in reverse.
-  __device__ Bank(const Form& form, bool reversed, unsigned char* memory) {
-    const int kernels = int(form.banks() * form.M);
+  // A block's threads bring it in together; transposed blurs take the taps in reverse. The list is there at once, all else
+  // after the next barrier, and the scratch is free then.
+  __device__ Bank(const Form& form, bool reversed, unsigned char* memory, unsigned char* scratch) {
+    const int rows = 2 * int(form.banks() * form.M), lane = threadIdx.x % 32, warps = blockDim.x / 32;
     words = reinterpret_cast<uint32_t*>(memory);
-    lists[0] = reinterpret_cast<int*>(words + kernels * 2 * TERMS * kWords);
-    lists[1] = lists[0] + form.M + 1;
-    mix = reinterpret_cast<float*>(lists[1] + form.M + 1);
+    own = words + kCentre + Lane().t - Lane().g;
+    list = reinterpret_cast<int*>(words + rows * TERMS * kWords);
+    mix = reinterpret_cast<float*>(list + form.M + 1);
 
-    const auto tap = [&](int kernel, int axis, int d) {
-      const int radius = form.radii[kernel];
-      if (d < -radius || d > radius) return 0.0f;
-      return entry_of<float>(axis == 0 ? form.taps_h : form.taps_w, kernel * form.K + form.K / 2 + (reversed ? -d : d));
-    };
+    // A warp takes the taps of a kernel along an axis: lane 16 + d the one at d.
+    float* const taps = reinterpret_cast<float*>(scratch);
+    uint32_t* const found = reinterpret_cast<uint32_t*>(taps + 32 * rows);  // by each warp: the largest sum, and unequal taps
     uint32_t largest = 0;
-    for (int i = threadIdx.x; i < 2 * kernels; i += kThreads) {
-      const int radius = form.radii[i / 2];
-      float sum = 0;
-      for (int d = -radius; d <= radius; ++d) sum += fabsf(tap(i / 2, i % 2, d));
+    bool unequal = false;
+    for (int row = threadIdx.x / 32; row < rows; row += warps) {
+      const int radius = form.radii[row / 2], d = lane - 16;
+      float tap = 0;
+      if (d >= -radius && d <= radius) {
+        tap = entry_of<float>(row % 2 == 0 ? form.taps_h : form.taps_w, row / 2 * form.K + form.K / 2 + (reversed ? -d : d));
+      }
+      taps[32 * row + lane] = tap;
+      unequal |= !(tap == __shfl_sync(kWholeWarp, tap, (32 - lane) % 32));
+      float sum = fabsf(tap);
+      for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, mask);
       largest = most(largest, magnitude(sum));
     }
-    largest = __reduce_max_sync(kWholeWarp, largest);
-    if (threadIdx.x % 32 == 0) words[threadIdx.x / 32] = largest;
+    const uint32_t unequals = __reduce_max_sync(kWholeWarp, uint32_t(unequal));
+    if (lane == 0) {
+      found[2 * (threadIdx.x / 32)] = largest;
+      found[2 * (threadIdx.x / 32) + 1] = unequals;
+    }
     if (threadIdx.x == 0) sort(form);
     __syncthreads();
-    for (int warp = 0; warp < kWarps; ++warp) largest = most(largest, words[warp]);
-    for (int part = 0; part < 2; ++part) counts[part] = lists[part][form.M];
-    __syncthreads();  // where the warps' largest were the taps will be
-
-    finite = largest < kInfinity;
-    scale = finite ? scale_to(3, largest) : 1.0f;
-    for (int i = threadIdx.x; i < kernels * 2 * kWords; i += kThreads) {
-      const int row = i / kWords, word = i % kWords, d = word - kCentre;
-      const auto pair = split<TERMS>(scale * tap(row / 2, row % 2, d), scale * tap(row / 2, row % 2, d + 1));
+    symmetric = true;
+    for (int warp = 0; warp < warps; ++warp) {
+      largest = most(largest, found[2 * warp]);
+      symmetric &= found[2 * warp + 1] == 0;
+    }
+    evens = list[form.M];
+    usable = largest == 0 || (largest >= uint32_t(127 - 15) << 23 && largest < uint32_t(127 + 15) << 23);
+    scale = usable ? scale_to(3, largest) : 1.0f;
+    for (int i = threadIdx.x; i < rows * kWords; i += blockDim.x) {
+      const int row = i / kWords, word = i % kWords, at = word - kCentre + 16;
+      const auto tap = [&](int i) { return i < 0 || i >= 32 ? 0.0f : scale * taps[32 * row + i]; };
+      const auto pair = split<TERMS>(tap(at), tap(at + 1));
       for (int term = 0; term < TERMS; ++term) words[(row * TERMS + term) * kWords + word] = pair.term[term];
     }
-    for (int i = threadIdx.x; form.mixed() && i < form.M * form.O * form.C; i += kThreads) mix[i] = entry_of<float>(form.mix, i);
-    __syncthreads();
+    for (int i = threadIdx.x; form.mixed() && i < form.M * form.O * form.C; i += blockDim.x) mix[i] = entry_of<float>(form.mix, i);
   }
 
  private:
-  // Makes the lists; behind each stands its length.
+  // Makes the list, and behind it the number of its even bands.
   __device__ void sort(const Form& form) const {
-    int lengths[2] = {0, 0};
-    for (int m = 0; m < form.M; ++m) {
-      int radius = 0;
-      for (int c = 0; c < form.banks(); ++c) radius = most(radius, int(form.radii[form.kernel(m, c)]));
-      const int blocks = radius == 0 ? 0 : band_blocks(radius), part = blocks % 2;
-      lists[part][lengths[part]++] = m | blocks << 16;
+    int length = 0;
+    for (int part = 0; part < 2; ++part) {
+      for (int m = 0; m < form.M; ++m) {
+        int radius = 0;
+        for (int c = 0; c < form.banks(); ++c) radius = most(radius, int(form.radii[form.kernel(m, c)]));
+        if (band_blocks(radius) % 2 == part) list[length++] = m | band_blocks(radius) << 16;
+      }
+      if (part == 0) list[form.M] = length;
     }
-    for (int part = 0; part < 2; ++part) lists[part][form.M] = lengths[part];
   }
 };
-
-// Both products by a kernel's bands; `columns` as `blur_blocks` takes it.
-template <int BLOCKS, int TERMS, int TILES, class Columns>
-__device__ __forceinline__ void blur_by_bands(const Bank<TERMS>& bank, int kernel, const Lane& lane,
-                                              const Columns& columns, Results<TILES>& results) {
-  Pair<TERMS> bands[2][BLOCKS];
-  bank.template bands<BLOCKS>(kernel, lane, bands);
-  const auto band = [&](int axis, int j) { return j < 0 || j >= BLOCKS ? Pair<TERMS>{} : bands[axis][j]; };
-  blur_blocks<BLOCKS, TERMS, TILES>(
-      columns, [&](int i, int k) { return band(0, k - i); }, [&](int k, int i) { return band(1, k - i); }, results);
-}
 
 }  // namespace gkm::cuda::banded

@@ -85,17 +85,6 @@ __device__ inline f16 narrowed<f16>(float value) {
 #endif
 }
 
-// The compiler moves no access to memory across it.
-__device__ inline void keep_order() { asm volatile("" ::: "memory"); }
-
-// Waits for all of this thread's groups of copies but the last few, at most three.
-__device__ inline void wait_for_copies_but(int last) {
-  if (last == 3) return wait_for_copies<3>();
-  if (last == 2) return wait_for_copies<2>();
-  if (last == 1) return wait_for_copies<1>();
-  wait_for_copies<0>();
-}
-
 // Two float16 in a word, as matrix units take them.
 __device__ inline uint32_t pack_f16(float low, float high) {
 #if defined(__CUDA_ARCH__)

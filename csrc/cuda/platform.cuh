@@ -21,29 +21,36 @@ __device__ inline unsigned char* block_memory() {
   return memory;
 }
 
-// Waits for so many of the block's threads, whole warps, at one of the barriers 1 to 15.
-__device__ inline void sync_threads(int barrier, int threads) {
-  asm volatile("barrier.sync %0, %1;" ::"r"(barrier), "r"(threads) : "memory");
+// Brings 64 bytes of memory into the GPU's cache; nobody waits for them.
+__device__ inline void prefetch(const void* at) { asm volatile("prefetch.global.L2 [%0];" ::"l"(at)); }
+
+// A word of shared memory into a register of its own, though another may hold it: a factor on matrix units takes several
+// registers one after the other, and the compiler would copy words there again for every product.
+__device__ inline uint32_t load_anew(const uint32_t* word) { return *static_cast<const volatile uint32_t*>(word); }
+
+// Blocks of 8 x 8 float16 from shared memory, as right factors: lane 8 i + j comes with the address of row j of block i,
+// a multiple of 16 bytes. Into word i of a lane go rows 2 t and 2 t + 1 of column g of block i, with g = lane / 4 and
+// t = lane % 4.
+__device__ inline void load_transposed(uint32_t (&words)[4], const void* row) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(words[0]), "=r"(words[1]), "=r"(words[2]), "=r"(words[3])
+               : "r"(address)
+               : "memory");
 }
 
-// Starts to copy 8 bytes, both sides aligned to as many, from global to shared memory past the registers; or 4.
-__device__ inline void copy_async_8(void* to, const void* from) {
-  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(address), "l"(from) : "memory");
+// The same for two blocks, and lanes 0 to 15; and for one, and lanes 0 to 7.
+__device__ inline void load_transposed(uint32_t (&words)[2], const void* row) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
+               : "=r"(words[0]), "=r"(words[1])
+               : "r"(address)
+               : "memory");
 }
 
-__device__ inline void copy_async_4(void* to, const void* from) {
-  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(address), "l"(from) : "memory");
-}
-
-// Makes a group of the copies that this thread has started since the group before.
-__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Waits for all of this thread's groups but the last N; what others copied is there after a barrier.
-template <int N>
-__device__ inline void wait_for_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+__device__ inline void load_transposed(uint32_t (&word)[1], const void* row) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {%0}, [%1];" : "=r"(word[0]) : "r"(address) : "memory");
 }
 
 // D += A B by a warp: A [16, 16] and B [16, 8] of float16, D [16, 8] of float32, each lane holding its share. With

@@ -10,7 +10,7 @@
 namespace gkm::cuda {
 
 __host__ __device__ inline int64_t slabs_of(const Form& form) {
-  constexpr int64_t kMost = 4096;  // blocks: a few for every place on the largest GPU
+  constexpr int64_t kMost = 22 * 264;  // blocks: a few for every place on the largest GPU
   return least(Tile::count(form), most(kMost / form.M, int64_t(1)));
 }
 

@@ -28,6 +28,7 @@ struct Way {
   Storage storage, parameters;
   Layout layout;
   gkm::shim::Order order;
+  int processors;  // which decide on the size of a block's tile
   bool generic;
 };
 
@@ -46,6 +47,7 @@ bool check(const Call& call, Target target, const Way& way, const std::vector<do
   const Block workspace(gkm::cuda::workspace_bytes(form));
   form.workspace = workspace.data();
   gkm::shim::order = way.order;
+  gkm::shim::processors = way.processors;
   if (gkm::cuda::launch(form, nullptr) != 0) {
     std::printf("target %d is refused\n", int(target));
     return false;
@@ -84,12 +86,14 @@ std::vector<Case> all_cases() {
   for (int64_t m = 2; m < 22; ++m) published.radii.push_back(m / 2);
   // More samples in a row than are staged at a time; more colours than a block sums.
   const Bank large{{18, 1}, false, false}, own{{2, 0, 1, 3, 1, 0, 0, 2, 1, 1}, true, false};
+  const Bank few{{10, 0, 7}, false, true};
   for (Variant variant : kVariants) {
     const bool refined = variant == Variant::plain || variant == Variant::with_mix;
     for (const auto& [H, W] : kSizes) {
       for (const Bank& bank : kBanks) add(H, W, bank, variant, 2, false);
     }
     for (const Bank& bank : kBanks) add(24, 36, bank, variant, 2, refined);  // of whole tiles, and aligned
+    add(46, 80, few, variant, 3, refined);  // with a tile whose window is in the image
     add(45, 50, large, variant, 2, refined);
     add(6, 40, own, variant, 5, false);
     add(34, 9, own, variant, 5, refined);
@@ -112,6 +116,7 @@ bool check_case(const Case& one, int64_t number, int64_t storage, bool generic) 
   way.parameters = call.exact_parameters ? Storage(number / 4 % 4) : Storage::f64;
   way.layout = Layout(std::max(number / 2 % 4 - 1, int64_t(0)));  // every second one contiguous
   way.order = gkm::shim::Order(number / 3 % 3);
+  way.processors = number / 5 % 2 == 0 ? 1 : 16;
   way.generic = generic;
   return check(call, one.target, way, wanted(call, one.target));
 }

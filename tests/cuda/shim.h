@@ -1,8 +1,8 @@
 // CUDA's threads on a processor: the threads of a block are fibers, switched at barriers, the blocks take turns.
 //
 // Between barriers a thread runs alone and a warp as far as it comes, forwards, backwards or in a random order, so that
-// what depends on a barrier that is not there comes out differently. Shared memory is a heap block of the size asked for, filled with NaN;
-// asynchronous copies are made when they are waited for. A barrier that not all threads reach ends the program.
+// what depends on a barrier that is not there comes out differently. Shared memory is a heap block of the size asked
+// for, filled with NaN. A barrier that not all threads reach ends the program.
 #pragma once
 
 #include <setjmp.h>
@@ -15,7 +15,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <new>
@@ -38,13 +37,7 @@ struct Index {
 };
 
 enum class Order { forward, reverse, random };
-enum class State { ready, at_warp, at_block, at_barrier, done };
-
-struct Copy {
-  void* to;
-  const void* from;
-  size_t bytes;
-};
+enum class State { ready, at_warp, at_block, done };
 
 struct Fiber {
   ucontext_t first;
@@ -52,16 +45,14 @@ struct Fiber {
   std::unique_ptr<char[]> stack;
   State state;
   bool started;
-  int barrier, barrier_threads;  // where it waits for some of the block
-  std::deque<std::vector<Copy>> groups{1};  // of copies that are not made yet; the last one is open
 };
 
 constexpr unsigned kWarp = 32;
-constexpr int kBarriers = 16;
-constexpr size_t kMostShared = 160 * 1024;  // of a block, on most GPUs
 constexpr size_t kStack = 256 * 1024;
 
 inline Order order = Order::forward;
+inline int processors = 2;
+inline size_t most_shared = 227 * 1024;  // of a block
 inline int fault = 0;  // which of those that tests put into the kernels is there
 inline jmp_buf scheduler;
 inline std::vector<Fiber> fibers;
@@ -94,7 +85,7 @@ T shown_by(unsigned thread) {
 
 }  // namespace gkm::shim
 
-inline gkm::shim::Index threadIdx, blockIdx, gridDim;
+inline gkm::shim::Index threadIdx, blockIdx, blockDim, gridDim;
 
 namespace gkm::shim {
 
@@ -130,21 +121,10 @@ inline bool all(unsigned from, unsigned to, State state) {
   return std::all_of(&fibers[from], &fibers[from] + (to - from), [&](const Fiber& f) { return f.state == state; });
 }
 
-// Lets a block go on where all of it waits for itself, or as many of it at a barrier as that is for.
+// Lets a block go on where all of it waits for itself.
 inline void release(unsigned threads) {
-  bool released = all(0, threads, State::at_block);
-  for (unsigned i = 0; released && i < threads; ++i) fibers[i].state = State::ready;
-  for (int barrier = 1; barrier < kBarriers; ++barrier) {
-    const auto waits = [&](const Fiber& f) { return f.state == State::at_barrier && f.barrier == barrier; };
-    const auto first = std::find_if(fibers.begin(), fibers.begin() + threads, waits);
-    if (first == fibers.begin() + threads) continue;
-    if (std::count_if(first, fibers.begin() + threads, waits) < first->barrier_threads) continue;
-    released = true;
-    for (auto fiber = first; fiber != fibers.begin() + threads; ++fiber) {
-      if (waits(*fiber)) fiber->state = State::ready;
-    }
-  }
-  if (!released) fail("a barrier that not all threads reach");
+  if (!all(0, threads, State::at_block)) fail("a barrier that not all threads reach");
+  for (unsigned i = 0; i < threads; ++i) fibers[i].state = State::ready;
 }
 
 // Runs a warp as far as it comes before others have their turn.
@@ -184,10 +164,6 @@ inline void run_block(unsigned threads, std::mt19937& random) {
     for (unsigned warp : warps) run_warp(warp * kWarp, lanes, random);
     if (!all(0, threads, State::done)) release(threads);
   }
-  for (unsigned i = 0; i < threads; ++i) {
-    const auto& groups = fibers[i].groups;
-    if (groups.size() > 1 || !groups.back().empty()) fail("a copy that was never waited for");
-  }
 }
 
 }  // namespace gkm::shim
@@ -207,6 +183,11 @@ T taken_from(T value, unsigned lane) {
 }
 
 }  // namespace gkm::shim
+
+template <class T>
+T __shfl_sync(unsigned, T value, int lane) {
+  return gkm::shim::taken_from(value, unsigned(lane));
+}
 
 template <class T>
 T __shfl_xor_sync(unsigned, T value, int mask) {
@@ -229,39 +210,43 @@ struct alignas(8) float2 {
   float x, y;
 };
 
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
+struct alignas(8) uint2 {
+  uint32_t x, y;
+};
+
 namespace gkm::cuda {
 
 constexpr int kInvalidValue = 1;
 
 inline unsigned char* block_memory() { return shim::memory; }
 
-inline int multiprocessors() { return 2; }
-inline size_t shared_bytes_of_a_block() { return shim::kMostShared; }
+inline int multiprocessors() { return shim::processors; }
+inline size_t shared_bytes_of_a_block() { return shim::most_shared; }
 
-inline void sync_threads(int barrier, int threads) {
-  shim::Fiber& fiber = shim::fibers[shim::running];
-  fiber.barrier = barrier;
-  fiber.barrier_threads = threads;
-  shim::leave(shim::State::at_barrier);
-}
+inline void prefetch(const void*) {}
 
-inline void start_copy(void* to, const void* from, size_t bytes) {
-  if (reinterpret_cast<uintptr_t>(to) % bytes != 0 || reinterpret_cast<uintptr_t>(from) % bytes != 0) {
-    shim::fail("an asynchronous copy that is not aligned to its size");
+inline uint32_t load_anew(const uint32_t* word) { return *word; }
+
+// N blocks of 8 x 8 float16, each lane with the address of one row, as platform.cuh says.
+template <size_t N>
+void load_transposed(uint32_t (&words)[N], const void* row) {
+  if (threadIdx.x % shim::kWarp < 8 * N && reinterpret_cast<uintptr_t>(row) % 16 != 0) {
+    shim::fail("a row of a block that is not aligned to its size");
   }
-  shim::fibers[shim::running].groups.back().push_back({to, from, bytes});
-}
-
-inline void copy_async_8(void* to, const void* from) { start_copy(to, from, 8); }
-inline void copy_async_4(void* to, const void* from) { start_copy(to, from, 4); }
-
-inline void commit_copies() { shim::fibers[shim::running].groups.emplace_back(); }
-
-template <int N>
-void wait_for_copies() {
-  auto& groups = shim::fibers[shim::running].groups;
-  for (; groups.size() > N + 1; groups.pop_front()) {
-    for (const shim::Copy& copy : groups.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+  shim::show(row);
+  __syncwarp();
+  const unsigned lane = threadIdx.x % shim::kWarp, warp = threadIdx.x - lane;
+  for (unsigned i = 0; i < N; ++i) {
+    uint16_t pair[2];
+    for (unsigned k = 0; k < 2; ++k) {
+      const void* const from = shim::shown_by<const void*>(warp + 8 * i + lane % 4 * 2 + k);
+      std::memcpy(&pair[k], static_cast<const unsigned char*>(from) + 2 * (lane / 4), 2);
+    }
+    words[i] = pair[0] | uint32_t(pair[1]) << 16;
   }
 }
 
@@ -318,10 +303,11 @@ template <class... Parameters>
 int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes, void*,
            const Parameters&... arguments) {
   if (threads % shim::kWarp != 0) shim::fail("a warp of fewer threads than 32");
-  if (shared_bytes > shim::kMostShared) shim::fail("more shared memory than every GPU has");
+  if (shared_bytes > shim::most_shared) shim::fail("more shared memory than there is");
   const std::function<void()> body = [&] { kernel(arguments...); };
   shim::body = &body;
   gridDim.x = unsigned(blocks);
+  blockDim.x = unsigned(threads);
   std::mt19937 random(1);
   for (int64_t i = 0; i < blocks; ++i) {
     blockIdx.x = unsigned(shim::order == shim::Order::reverse ? blocks - 1 - i : i);
