@@ -265,11 +265,6 @@ struct Findings {
     for (int i = 0; i < 4; ++i) largest[c] = most(largest[c], magnitude(numbers.at[i]));
   }
 
-  __device__ void note(const Findings& others) {
-#pragma unroll
-    for (int c = 0; c < kColours; ++c) largest[c] = most(largest[c], others.largest[c]);
-  }
-
   // Whether some plane's are not finite, or so large or so small that no lift would be a safe factor.
   __device__ bool are_extreme() const {
     constexpr uint32_t kSmall = uint32_t(127 - 90) << 23, kLarge = uint32_t(127 + 90) << 23;
@@ -296,9 +291,9 @@ struct Findings {
 // The windows of a tile's planes in shared memory.
 template <int TERMS>
 struct Windows {
-  unsigned char* memory;
-  uint32_t* found;         // [32 warps, kColours]
-  int plane_bytes;         // of one term
+  unsigned char* memory;  // [planes, TERMS, rows], rows of kPitch bytes
+  uint32_t* found;        // [32 warps, kColours]
+  int plane_bytes;        // of one term
 
   __host__ __device__ static size_t bytes(const Form& form) {
     const size_t planes = size_t(planes_of(form)) * TERMS * rows_of(form) * kPitch;
@@ -310,6 +305,7 @@ struct Windows {
         found(reinterpret_cast<uint32_t*>(at + bytes(form) - kFound)),
         plane_bytes(rows_of(form) * kPitch) {}
 
+  // Puts four numbers of a row, from a multiple of four on.
   __device__ __forceinline__ void put(int c, int row, int column, const Numbers& numbers) const {
     const auto low = split<TERMS>(numbers.at[0], numbers.at[1]), high = split<TERMS>(numbers.at[2], numbers.at[3]);
 #pragma unroll

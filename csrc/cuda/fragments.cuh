@@ -50,18 +50,6 @@ __device__ inline Pair<TERMS> split(float low, float high) {
   return pair;
 }
 
-template <int TERMS>
-__device__ inline float low_of(const Pair<TERMS>& pair) {
-  if constexpr (TERMS == 2) return low_f16(pair.term[0]) + low_f16(pair.term[1]);
-  return low_f16(pair.term[0]);
-}
-
-template <int TERMS>
-__device__ inline float high_of(const Pair<TERMS>& pair) {
-  if constexpr (TERMS == 2) return high_f16(pair.term[0]) + high_f16(pair.term[1]);
-  return high_f16(pair.term[0]);
-}
-
 // The share of a left factor's block [16, 8]: its upper and its lower eight rows.
 template <int TERMS>
 struct Left {
