@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -21,10 +21,11 @@ from gkm_ops import reference
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A program's tile: a small one wastes few multiply-adds on the halo.
 _TILE = 16
+_ACROSS = 2  # tiles side by side that a warp takes of one colour
 # With fewer warps registers spill.
 _WARPS, _WARPS_FOR_SUMS = 4, 8
 _MOST_REGISTERS = 255
-# So many windows stay in registers and shared memory; more are loaded again for every kernel.
+# So many colours' windows stay in registers and shared memory.
 _MOST_HELD = 4
 _LEAST_CAPABILITY = (8, 0)  # has TF32
 _HAS_TRITON = find_spec("triton") is not None
@@ -49,36 +50,94 @@ def refusal(device_type: str, dtype: torch.dtype) -> str | None:
 
 
 class _Classes(NamedTuple):
-    """The kernels of a bank by the size of their windows.
+    """The kernels of a bank by the size of their windows or bands.
 
     Attributes:
         radii: int32 table, one for each kernel, or C * M of them.
-        order: int32 table of the M kernels, class by class.
-        classes: (chunks of a window along an axis, first place in `order`, one past the last), ascending.
+        sizes: int32 table of what each of them is measured by.
+        order: int32 table of the M kernels, class by class, and one more.
+        classes: (size, first place in `order`, one past the last), ascending.
     """
 
     radii: Tensor
+    sizes: Tensor
     order: Tensor
     classes: tuple[tuple[int, int, int], ...]
 
 
 @functools.lru_cache(maxsize=256)
-def _classes(radii: tuple[int, ...], kernels: int, device: torch.device) -> _Classes:
+def _classes(radii: tuple[int, ...], kernels: int, device: torch.device, measure: Callable[[int], int]) -> _Classes:
     # A colour's own radii: the largest decides on the class.
-    chunks = [_chunks(max(radii[m::kernels])) for m in range(kernels)]
-    order = sorted(range(kernels), key=chunks.__getitem__)
-    classes = tuple(
-        (count, sum(n < count for n in chunks), sum(n <= count for n in chunks)) for count in sorted(set(chunks))
-    )
+    sizes = [measure(max(radii[m::kernels])) for m in range(kernels)]
+    order = sorted(range(kernels), key=sizes.__getitem__)
+    classes = tuple((size, sum(n < size for n in sizes), sum(n <= size for n in sizes)) for size in sorted(set(sizes)))
+    rows = sizes * (len(radii) // kernels)
     # Plain tensors even under inference mode, and there for every stream: the copies are waited for.
     with torch.inference_mode(False):
-        tables = [torch.tensor(table, dtype=torch.int32).to(device) for table in (radii, order)]
-    return _Classes(tables[0], tables[1], classes)
+        tables = [torch.tensor(table, dtype=torch.int32).to(device) for table in (radii, rows, [*order, 0])]
+    return _Classes(tables[0], tables[1], tables[2], classes)
 
 
 def _chunks(radius: int) -> int:
     """How many chunks of two tiles' width a window needs along an axis."""
     return -(-(_TILE + 2 * radius) // (2 * _TILE))
+
+
+def _blocks(radius: int) -> int:
+    """How many blocks a band has along an axis."""
+    return max(2, 1 + -(-2 * radius // _TILE))
+
+
+class _Bands(NamedTuple):
+    """What the kernels that a warp runs by itself are told of a bank (`gather`).
+
+    Attributes:
+        tables: bands, scales and taps of both axes.
+    """
+
+    tables: tuple[Tensor, ...]
+    classes: _Classes
+    kernels: int
+    size: int
+    most_blocks: int
+    channel_banks: bool
+    same: bool
+
+    @property
+    def by_taps(self) -> tuple[tuple[int, int, int], ...]:
+        """The classes where kernels go tap by tap: one, of no blocks."""
+        return ((0, 0, self.kernels),)
+
+
+def _bands(taps_w: Tensor, taps_h: Tensor, radii: Sequence[int]) -> _Bands:
+    from gkm_ops.kernels.blocks import tabulate_bands
+
+    kernels, size = taps_w.shape[-2:]
+    classes = _classes(tuple(radii), kernels, taps_w.device, _blocks)
+    most_blocks = classes.classes[-1][0]
+
+    def tabulated(taps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        taps = taps.contiguous()
+        bands = taps.new_empty(len(radii), most_blocks, 2, _TILE**2, dtype=torch.float16)
+        inverses = taps.new_empty(len(radii), dtype=torch.float32)
+        _launch(
+            tabulate_bands, len(radii), taps.device,
+            taps, classes.radii, classes.sizes, bands, inverses, size, most_blocks, warps=1,
+        )  # fmt: skip
+        return bands, inverses, taps
+
+    of_w = tabulated(taps_w)
+    same = _are_same(taps_w, taps_h)
+    of_h = of_w if same else tabulated(taps_h)
+    tables = tuple(table for pair in zip(of_w, of_h, strict=True) for table in pair)
+    return _Bands(tables, classes, kernels, size, most_blocks, taps_w.dim() == 3, same)
+
+
+def _are_same(taps_w: Tensor, taps_h: Tensor) -> bool:
+    """Whether one bank's taps serve both axes."""
+    return taps_w is taps_h or (
+        taps_w.data_ptr() == taps_h.data_ptr() and taps_w.stride() == taps_h.stride() and taps_w.dtype == taps_h.dtype
+    )
 
 
 class _Bank(NamedTuple):
@@ -98,7 +157,7 @@ class _Bank(NamedTuple):
 
 def _bank(taps_w: Tensor, taps_h: Tensor, radii: Sequence[int]) -> _Bank:
     kernels = taps_w.shape[-2]
-    classes = _classes(tuple(radii), kernels, taps_w.device)
+    classes = _classes(tuple(radii), kernels, taps_w.device, _chunks)
     # What the bands of the largest windows touch on either side of the centre.
     reach = (2 * classes.classes[-1][0] + 1) * _TILE // 2
     table_w = _table(taps_w, classes.radii, reach)
@@ -114,9 +173,9 @@ def _table(taps: Tensor, radii: Tensor, reach: int) -> Tensor:
     return table
 
 
-def _mix(mix: Tensor | None, bank: _Bank) -> Tensor:
+def _mix(mix: Tensor | None, bank: _Bank | _Bands) -> Tensor:
     """The mix as kernels take it; without one, a tensor at which they will not look."""
-    return bank.taps_w if mix is None else mix.to(torch.float32).contiguous()
+    return bank.classes.radii if mix is None else mix.to(torch.float32).contiguous()
 
 
 def _share(channels: int) -> int:
@@ -124,19 +183,34 @@ def _share(channels: int) -> int:
     return max(count for count in range(1, _MOST_HELD + 1) if channels % count == 0)
 
 
+def _terms(dtype: torch.dtype) -> int:
+    """In how many terms matrix units take a factor: two keep float32's digits, one where that is enough."""
+    lower = dtype == torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    return 1 if lower or dtype == torch.bfloat16 else 2
+
+
 def _precision(dtype: torch.dtype) -> str:
-    """How matrix units take factors: in three TF32 products, as exact as float32, or in one where that is enough."""
-    one = dtype == torch.bfloat16 or torch.get_float32_matmul_precision() != "highest"
-    return "tf32" if one else "tf32x3"
+    """The same for TF32."""
+    return "tf32" if _terms(dtype) == 1 else "tf32x3"
 
 
 def _registers(dtype: torch.dtype) -> int:
     """Most a thread may take where windows are gathered: 128 do when factors are taken once, for twice the programs."""
-    return 128 if _precision(dtype) == "tf32" else _MOST_REGISTERS
+    return 128 if _terms(dtype) == 1 else _MOST_REGISTERS
 
 
-def _tiles(image: Tensor) -> tuple[int, int]:
-    return -(-image.shape[2] // _TILE), -(-image.shape[3] // _TILE)
+def _tiles(image: Tensor, across: int = 1) -> tuple[int, int]:
+    return -(-image.shape[2] // _TILE), -(-image.shape[3] // (_TILE * across))
+
+
+def _rows(image: Tensor) -> Tensor:
+    """An image or map whose columns lie side by side."""
+    return image if image.stride(-1) == 1 else image.contiguous()
+
+
+def _registers_of_a_warp(dtype: torch.dtype) -> int:
+    """Most a thread may take where a warp is a program: what leaves room for 12 of them, or 16 of one term."""
+    return 128 if _terms(dtype) == 1 else 168
 
 
 def _map_strides(coeffs: Tensor) -> tuple[int, ...]:
@@ -160,8 +234,19 @@ def blur(
 
     B, C, H, W = x.shape
     O = C if mix is None else mix.shape[1]  # noqa: E741
+    x, coeffs = _rows(x), _rows(coeffs)
+    bank, tiles = _bands(taps_w, taps_h, radii), _tiles(x, _ACROSS)
+    share = 1 if mix is None else _share(O)
     out = x.new_empty(B, O, H, W)
-    _launch_image(kernel, x, C, out, O, coeffs, taps_w, taps_h, mix, radii, padding, _registers(x.dtype))
+    _launch(
+        kernel, B * tiles[0] * tiles[1] * (O // share), x.device,
+        x, *x.stride()[:3], coeffs, *_map_strides(coeffs)[:4],
+        *bank.tables, _mix(mix, bank), bank.classes.radii, bank.classes.order, out,
+        bank.kernels, bank.size, bank.most_blocks, H, W, *tiles, C, O,
+        OUTPUTS=share, MIXED=mix is not None, CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes,
+        BY_TAPS=bank.by_taps, SAME=bank.same, TERMS=_terms(x.dtype), PADDING=padding,
+        warps=1, registers=_registers_of_a_warp(x.dtype) if mix is None else _MOST_REGISTERS,
+    )  # fmt: skip
     return out
 
 
@@ -207,24 +292,46 @@ def correlate(
     padding: str,
     per_channel: bool,
 ) -> Tensor:
+    B, C, H, W = x.shape
+    M = taps_w.shape[-2]
+    x, y = _rows(x), _rows(y)
+    if per_channel or C <= _MOST_HELD:
+        out = x.new_empty(B, M, *([C] if per_channel else []), H, W)
+        _correlate(x, y, taps_w, taps_h, mix, radii, padding, 1 if per_channel else C, out)
+        return out
+    # More colours than a program holds, by as many at a time.
+    total = x.new_zeros(B, M, H, W, dtype=torch.float32)
+    out = torch.empty_like(total)
+    for first in range(0, C, _MOST_HELD):
+        part = slice(first, min(first + _MOST_HELD, C))
+        banks = taps_w, taps_h, radii
+        if taps_w.dim() == 3:
+            banks = taps_w[part], taps_h[part], radii[part.start * M : part.stop * M]
+        own_y, own_mix = (y[:, part], None) if mix is None else (y, mix[..., part])
+        _correlate(x[:, part], own_y, *banks[:2], own_mix, banks[2], padding, part.stop - part.start, out)
+        total += out
+    return total.to(x.dtype)
+
+
+def _correlate(
+    x: Tensor, y: Tensor, taps_w: Tensor, taps_h: Tensor, mix: Tensor | None, radii: Sequence[int], padding: str,
+    colours: int, out: Tensor,
+) -> None:  # fmt: skip
+    """Into `out`, so many colours a program."""
     from gkm_ops.kernels.gather import correlate as kernel
 
     B, C, H, W = x.shape
-    bank, tiles = _bank(taps_w, taps_h, radii), _tiles(x)
-    share = _share(C) if per_channel else C
-    groups = C // share
-    out = x.new_empty(B, bank.kernels, *([C] if per_channel else []), H, W)
+    across = _ACROSS if colours == 1 else 1
+    bank, tiles = _bands(taps_w, taps_h, radii), _tiles(x, across)
     _launch(
-        kernel, B * tiles[0] * tiles[1] * groups, x.device,
-        x, *x.stride(), y, *y.stride(),
-        bank.taps_w, bank.taps_h, _mix(mix, bank), bank.classes.radii, bank.classes.order, out,
-        bank.kernels, bank.size, H, W, *tiles, groups,
-        CHANNELS=share, OUTPUTS=share if mix is None else mix.shape[1], MIXED=mix is not None,
-        CHANNEL_BANKS=bank.channel_banks, CHANNEL_MAPS=per_channel, CLASSES=bank.classes.classes,
-        HELD=share <= _MOST_HELD, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
-        registers=_registers(x.dtype),
+        kernel, B * tiles[0] * tiles[1] * (C // colours), x.device,
+        x, *x.stride()[:3], y, *y.stride()[:3],
+        *bank.tables, _mix(mix, bank), bank.classes.radii, bank.classes.order, out,
+        bank.kernels, bank.size, bank.most_blocks, H, W, *tiles, C, y.shape[1],
+        COLOURS=colours, ACROSS=across, MIXED=mix is not None, CHANNEL_BANKS=bank.channel_banks,
+        CLASSES=bank.classes.classes, BY_TAPS=bank.by_taps, SAME=bank.same, TERMS=_terms(x.dtype), PADDING=padding,
+        warps=1,
     )  # fmt: skip
-    return out
 
 
 def grad_mix(
@@ -233,17 +340,17 @@ def grad_mix(
     from gkm_ops.kernels.gather import grad_mix as kernel
 
     B, C, H, W = x.shape
-    bank, tiles = _bank(taps_w, taps_h, radii), _tiles(x)
+    x, y, coeffs = _rows(x), _rows(y), _rows(coeffs)
+    bank, tiles = _bands(taps_w, taps_h, radii), _tiles(x, _ACROSS)
     programs = B * tiles[0] * tiles[1]
     partial = x.new_empty(programs, bank.kernels, y.shape[1], C, dtype=torch.float32)
     _launch(
-        kernel, programs, x.device,
-        x, *x.stride(), y, *y.stride(), coeffs, *coeffs.stride(),
-        bank.taps_w, bank.taps_h, bank.classes.radii, bank.classes.order, partial,
-        bank.kernels, bank.size, H, W, *tiles,
-        CHANNELS=C, OUTPUTS=y.shape[1], CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes,
-        HELD=C <= _MOST_HELD, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
-        warps=_WARPS_FOR_SUMS, registers=_registers(x.dtype),
+        kernel, programs * C, x.device,
+        x, *x.stride()[:3], y, *y.stride()[:3], coeffs, *coeffs.stride()[:3],
+        *bank.tables, bank.classes.radii, bank.classes.order, partial,
+        bank.kernels, bank.size, bank.most_blocks, H, W, *tiles, C, y.shape[1],
+        CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes, BY_TAPS=bank.by_taps, SAME=bank.same,
+        TERMS=_terms(x.dtype), PADDING=padding, warps=1, registers=_registers_of_a_warp(x.dtype),
     )  # fmt: skip
     return partial.sum(0)
 

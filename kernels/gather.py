@@ -1,17 +1,21 @@
 """The kernels that read blurred images: blur, correlate and the gradient of the mix.
 
-A program makes the result on one tile of one image. It loads each coefficient once for all colours, the window of
-each colour once for all kernels that it suffices for, each band once for all colours that share the bank; no blurred
-image is ever stored. With tiles of 16 x 16 the products take 96 multiply-adds a pixel, kernel and colour up to radius
-8, and 320 for the four kernels of the published bank beyond it, against 2 to 42 by taps, which matrix units outweigh.
+A program is one warp and makes the result on one tile (`blocks`). Blur and the gradient of the mix take a colour at a
+time, 16 x 32 pixels: its window stays in registers for all kernels of as many blocks, no blurred image is ever stored,
+and programs of one tile are neighbours, so that coefficients come once from memory and then out of a cache. To
+correlate, a program holds the windows of all colours that it adds up, 16 x 16 pixels where they are more than one.
+
+Numbers, for the published bank and 16 x 32 pixels of a colour: 18 kernels of two blocks, 20 products of 16 x 16 x 16
+of one term, and 4 of three, 36 of them; that is 1008 multiply-adds a pixel and colour, three times that in two terms.
 
 What all three take:
-    image, its strides: x; for correlate and grad_mix also y, for blur and grad_mix also the coefficients
-    taps_w, taps_h: [M, size] or [C, M, size], as `windows.tabulate` makes them; mix: [M, O, C] float32
-    radii, order: int32 tables, the radius of each kernel and the kernels class by class
-    CHANNELS, OUTPUTS: colours of x and of y that a program goes through
-    CLASSES: (chunks of a window along an axis, first place in `order`, one past the last) for each class
-    HELD: whether windows of one chunk stay loaded
+    image, batch, channel and row strides, columns side by side: x; for correlate and grad_mix also y, for blur and
+        grad_mix also the coefficients
+    bands_w, bands_h, inverses_w, inverses_h: as `blocks.tabulate_bands` makes them; taps_w, taps_h: what they are of,
+        [M, size] or [C, M, size]; mix: [M, O, C] float32
+    radii, order: int32 tables, the radius of each kernel and the kernels class by class, with one more to read ahead
+    CLASSES: (blocks of a band, first place in `order`, one past the last) for each class
+    SAME: whether both axes have the same taps
 """
 
 from __future__ import annotations
@@ -19,198 +23,285 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gkm_ops.kernels.windows import (
-    COUNTS,
-    blurred,
-    blurred_by_taps,
-    halo_of,
-    load,
-    store,
-    tile_of,
-    unfinite,
-    weighed,
-    zeros,
-)
+from gkm_ops.kernels.blocks import as_result, blurred, load_tile, result_places, store_tile, window_of
+
+# Numbers of things, whose being 1 or a multiple of 16 makes no better code and would make more of it.
+_COUNTS = ("kernels", "size", "most_blocks", "height", "tile_rows", "tile_columns", "colours", "outputs")
+_ACROSS = tl.constexpr(2)  # blocks of a tile for one colour
 
 
 @triton.jit
-def windows_of(
-    image, channel_stride, row_stride, column_stride, top, left, height, width,
-    CHANNELS: tl.constexpr, CHUNKS: tl.constexpr, HELD: tl.constexpr, PADDING: tl.constexpr, TILE: tl.constexpr,
-):  # fmt: skip
-    """A window of one chunk of each colour, where they are held, and whether the largest windows are finite."""
-    windows = ()
-    bad = 0
-    chunk = tl.arange(0, 2 * TILE)
-    for c in tl.static_range(CHANNELS):
-        plane = image + c * channel_stride
-        if HELD:
-            rows, columns = top - halo_of(1, TILE) + chunk, left - halo_of(1, TILE) + chunk
-            windows = windows + (load(plane, row_stride, column_stride, rows, columns, height, width, PADDING),)
-        for i in range(CHUNKS):
-            for j in range(CHUNKS):
-                rows = top - halo_of(CHUNKS, TILE) + 2 * TILE * i + chunk
-                columns = left - halo_of(CHUNKS, TILE) + 2 * TILE * j + chunk
-                bad += unfinite(load(plane, row_stride, column_stride, rows, columns, height, width, PADDING))
-    return windows, bad == 0
+def tile_at(program, tile_rows, tile_columns, programs, ACROSS: tl.constexpr):
+    """First row and first column of a program's tile, the image, and which of the tile's programs it is."""
+    tile = program // programs
+    top, left = tile // tile_columns % tile_rows * 16, tile % tile_columns * (16 * ACROSS)
+    return top, left, (tile // tile_columns // tile_rows).to(tl.int64), program % programs
 
 
 @triton.jit
-def blurred_colours(
-    image, channel_stride, row_stride, column_stride, windows, finite, taps_w, taps_h, radii, row, kernels, size,
+def _zeros(COUNT: tl.constexpr):
+    """A tuple of blocks to sum in."""
+    blocks = ()
+    for _ in tl.static_range(COUNT):
+        blocks = blocks + (tl.zeros((16, 16), tl.float32),)
+    return blocks
+
+
+@triton.jit
+def _add_colour(
+    sums, plane, x_row, maps, coeffs_map, coeffs_row, mix, of_kernel, of_output, bank, row, order,
     top, left, height, width,
-    CHANNELS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CHUNKS: tl.constexpr, HELD: tl.constexpr,
-    PADDING: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+    OUTPUTS: tl.constexpr, MIXED: tl.constexpr, CLASSES: tl.constexpr, SAME: tl.constexpr,
+    TERMS: tl.constexpr, PADDING: tl.constexpr,
 ):  # fmt: skip
-    """T_m x of each colour on the tile, for the kernel in one row of the taps; a colour's own bank is further on."""
-    results = ()
-    for c in tl.static_range(CHANNELS):
-        plane = image + c * channel_stride
-        if CHANNEL_BANKS:
-            kernel = row + c * kernels
-        else:
-            kernel = row
-        centre_h, centre_w = taps_h + kernel * size + size // 2, taps_w + kernel * size + size // 2
-        if finite:
-            if HELD and CHUNKS == 1:
-                window = windows[c]
-            else:
-                window = 0.0
-            result = blurred(
-                plane, row_stride, column_stride, window, centre_h, centre_w, top, left, height, width,
-                CHUNKS, HELD and CHUNKS == 1, PADDING, TILE, PRECISION,
-            )  # fmt: skip
-        else:
-            result = blurred_by_taps(
-                plane, row_stride, column_stride, centre_h, centre_w, tl.load(radii + kernel),
-                top + tl.arange(0, TILE), left + tl.arange(0, TILE), height, width, PADDING,
-            )  # fmt: skip
-        results = results + (result,)
-    return results
+    """Adds coeffs_m mix_m T_m x_c of one colour to the images of y, and tells whether it is finite.
 
-
-@triton.jit(do_not_specialize=COUNTS)
-def blur(
-    x, x_batch, x_channel, x_row, x_column,
-    coeffs, coeffs_batch, coeffs_map, coeffs_channel, coeffs_row, coeffs_column,
-    taps_w, taps_h, mix, radii, order, out, kernels, size, height, width, tile_rows, tile_columns, groups,
-    CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, MIXED: tl.constexpr, CHANNEL_BANKS: tl.constexpr,
-    CHANNEL_MAPS: tl.constexpr, CLASSES: tl.constexpr, HELD: tl.constexpr, PADDING: tl.constexpr,
-    TILE: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """y_o = sum_m coeffs_m * sum_c mix_m[o, c] T_m x_c; without a mix, `groups` programs share out the colours."""
-    top, left, rest = tile_of(tl.program_id(0), tile_rows, tile_columns, TILE)
-    b, group = (rest // groups).to(tl.int64), rest % groups
-    image = x + b * x_batch + group.to(tl.int64) * CHANNELS * x_channel
-    maps = coeffs + b * coeffs_batch + group.to(tl.int64) * CHANNELS * coeffs_channel
-    rows, columns = top + tl.arange(0, TILE), left + tl.arange(0, TILE)
-    windows, finite = windows_of(
-        image, x_channel, x_row, x_column, top, left, height, width, CHANNELS, CLASSES[-1][0], HELD, PADDING, TILE
-    )
-    sums = zeros(OUTPUTS, TILE, TILE)
+    mix: pointer to the colour's entry for the first kernel and the first output; of_kernel, of_output: its strides.
+    row: of the colour's first kernel in the bank.
+    """
+    finite = True
     for k in tl.static_range(len(CLASSES)):
+        window = window_of(plane, x_row, top, left, height, width, CLASSES[k][0], _ACROSS, True, TERMS, PADDING)
+        finite &= window[3]
+        next_m = tl.load(order + CLASSES[k][1])
         for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
-            m = tl.load(order + place)
-            row = m + group * CHANNELS * kernels if CHANNEL_BANKS else m
-            images = blurred_colours(
-                image, x_channel, x_row, x_column, windows, finite, taps_w, taps_h, radii, row, kernels, size,
-                top, left, height, width,
-                CHANNELS, CHANNEL_BANKS, CLASSES[k][0], HELD, PADDING, TILE, PRECISION,
+            m = next_m
+            next_m = tl.load(order + place + 1)
+            tile = maps + m.to(tl.int64) * coeffs_map
+            weights = load_tile(tile, coeffs_row, height - top, width - left, _ACROSS)
+            images = blurred(
+                plane, x_row, window, bank, row + m, top, left, height, width,
+                CLASSES[k][0], _ACROSS, SAME, TERMS, PADDING,
             )  # fmt: skip
-            plane = maps + m.to(tl.int64) * coeffs_map
-            weight = load(plane, coeffs_row, coeffs_column, rows, columns, height, width, "zeros")
             added = ()
             for o in tl.static_range(OUTPUTS):
+                share = 1.0
                 if MIXED:
-                    image_o = tl.zeros((TILE, TILE), tl.float32)
-                    for c in tl.static_range(CHANNELS):
-                        image_o += tl.load(mix + (m * OUTPUTS + o) * CHANNELS + c) * images[c]
-                else:
-                    image_o = images[o]
-                if CHANNEL_MAPS and o > 0:
-                    channel = plane + o * coeffs_channel
-                    weight = load(channel, coeffs_row, coeffs_column, rows, columns, height, width, "zeros")
-                added = added + (sums[o] + weight * image_o,)
+                    share = tl.load(mix + m * of_kernel + o * of_output)
+                for n in tl.static_range(_ACROSS):
+                    added = added + (sums[o * _ACROSS + n] + share * (weights[n] * images[n]),)
             sums = added
+    return sums, finite
+
+
+@triton.jit
+def _blurred_tile(
+    image, x_channel, x_row, maps, coeffs_map, coeffs_channel, coeffs_row, mix, bank, order, group,
+    top, left, height, width, kernels, colours, outputs,
+    OUTPUTS: tl.constexpr, MIXED: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr,
+    SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
+):  # fmt: skip
+    """A tile of OUTPUTS images of y, and whether what they are made of is finite."""
+    sums = _zeros(OUTPUTS * _ACROSS)
+    finite = True
+    if MIXED:
+        mix += group * OUTPUTS * colours
+        for c in range(colours):
+            row = c * kernels if CHANNEL_BANKS else 0
+            sums, own_finite = _add_colour(
+                sums, image, x_row, maps, coeffs_map, coeffs_row, mix + c, outputs * colours, colours, bank, row, order,
+                top, left, height, width, OUTPUTS, True, CLASSES, SAME, TERMS, PADDING,
+            )  # fmt: skip
+            finite &= own_finite
+            image += x_channel
+    else:
+        row = group * kernels if CHANNEL_BANKS else 0
+        image += group.to(tl.int64) * x_channel
+        maps += group.to(tl.int64) * coeffs_channel
+        sums, finite = _add_colour(
+            sums, image, x_row, maps, coeffs_map, coeffs_row, mix, 0, 0, bank, row, order,
+            top, left, height, width, OUTPUTS, False, CLASSES, SAME, TERMS, PADDING,
+        )  # fmt: skip
+    return sums, finite
+
+
+@triton.jit(do_not_specialize=_COUNTS)
+def blur(
+    x, x_batch, x_channel, x_row, coeffs, coeffs_batch, coeffs_map, coeffs_channel, coeffs_row,
+    bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, mix, radii, order, out,
+    kernels, size, most_blocks, height, width, tile_rows, tile_columns, colours, outputs,
+    OUTPUTS: tl.constexpr, MIXED: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr,
+    BY_TAPS: tl.constexpr, SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
+):  # fmt: skip
+    """y_o = sum_m coeffs_m * sum_c mix_m[o, c] T_m x_c; OUTPUTS of them a program, one without a mix."""
+    top, left, b, group = tile_at(tl.program_id(0), tile_rows, tile_columns, outputs // OUTPUTS, _ACROSS)
+    bank = (bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, radii, size, most_blocks)
+    image, maps = x + b * x_batch, coeffs + b * coeffs_batch + top.to(tl.int64) * coeffs_row + left
+    sums, finite = _blurred_tile(
+        image, x_channel, x_row, maps, coeffs_map, coeffs_channel, coeffs_row, mix, bank, order, group,
+        top, left, height, width, kernels, colours, outputs,
+        OUTPUTS, MIXED, CHANNEL_BANKS, CLASSES, SAME, TERMS, PADDING,
+    )  # fmt: skip
+    if not finite:
+        sums, _ = _blurred_tile(
+            image, x_channel, x_row, maps, coeffs_map, coeffs_channel, coeffs_row, mix, bank, order, group,
+            top, left, height, width, kernels, colours, outputs,
+            OUTPUTS, MIXED, CHANNEL_BANKS, BY_TAPS, SAME, TERMS, PADDING,
+        )  # fmt: skip
+    first = group * OUTPUTS
     for o in tl.static_range(OUTPUTS):
-        store(out, (b * groups + group) * OUTPUTS + o, sums[o], rows, columns, height, width)
+        tile = out + ((b * outputs + first + o) * height + top) * width + left
+        blocks = ()
+        for n in tl.static_range(_ACROSS):
+            blocks = blocks + (sums[o * _ACROSS + n],)
+        store_tile(tile, width, blocks, height - top, width - left, _ACROSS)
 
 
-@triton.jit(do_not_specialize=COUNTS)
+@triton.jit
+def _weighed(
+    tile, channel_stride, row_stride, mix, c, colours, outputs, rows_left, columns_left,
+    ACROSS: tl.constexpr, MIXED: tl.constexpr,
+):  # fmt: skip
+    """What a tile of y weighs colour c with: sum_o mix[o, c] y_o, with one kernel's mix [O, C]; or y_c."""
+    if MIXED:
+        total = _zeros(ACROSS)
+        for o in range(outputs):
+            blocks = load_tile(tile, row_stride, rows_left, columns_left, ACROSS)
+            share = tl.load(mix + o * colours + c)
+            added = ()
+            for n in tl.static_range(ACROSS):
+                added = added + (total[n] + share * blocks[n],)
+            total = added
+            tile += channel_stride
+    else:
+        total = load_tile(tile + c * channel_stride, row_stride, rows_left, columns_left, ACROSS)
+    return total
+
+
+@triton.jit
+def _correlate_tile(
+    image, x_channel, x_row, weights, y_channel, y_row, mix, bank, row, order, tile, map_stride,
+    top, left, height, width, kernels, colours, outputs,
+    COLOURS: tl.constexpr, ACROSS: tl.constexpr, MIXED: tl.constexpr, CHANNEL_BANKS: tl.constexpr,
+    CLASSES: tl.constexpr, SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
+):  # fmt: skip
+    """Writes a tile of every map, and tells whether x is finite around it."""
+    finite = True
+    for k in tl.static_range(len(CLASSES)):
+        windows = ()
+        for c in tl.static_range(COLOURS):
+            window = window_of(
+                image + c * x_channel, x_row, top, left, height, width,
+                CLASSES[k][0], ACROSS, COLOURS == 1 or CLASSES[k][0] == 2, TERMS, PADDING,
+            )  # fmt: skip
+            windows = windows + (window,)
+            finite &= window[3]
+        next_m = tl.load(order + CLASSES[k][1])
+        for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
+            m = next_m
+            next_m = tl.load(order + place + 1)
+            total = _zeros(ACROSS)
+            for c in tl.static_range(COLOURS):
+                own_row = row + c * kernels if CHANNEL_BANKS else row
+                images = blurred(
+                    image + c * x_channel, x_row, windows[c], bank, own_row + m, top, left, height, width,
+                    CLASSES[k][0], ACROSS, SAME, TERMS, PADDING,
+                )  # fmt: skip
+                weight = _weighed(
+                    weights, y_channel, y_row, mix + m * outputs * colours, c, colours, outputs,
+                    height - top, width - left, ACROSS, MIXED,
+                )  # fmt: skip
+                added = ()
+                for n in tl.static_range(ACROSS):
+                    added = added + (total[n] + weight[n] * images[n],)
+                total = added
+            store_tile(tile + m * map_stride, width, total, height - top, width - left, ACROSS)
+    return finite
+
+
+@triton.jit(do_not_specialize=_COUNTS)
 def correlate(
-    x, x_batch, x_channel, x_row, x_column, y, y_batch, y_channel, y_row, y_column,
-    taps_w, taps_h, mix, radii, order, out, kernels, size, height, width, tile_rows, tile_columns, groups,
-    CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, MIXED: tl.constexpr, CHANNEL_BANKS: tl.constexpr,
-    CHANNEL_MAPS: tl.constexpr, CLASSES: tl.constexpr, HELD: tl.constexpr, PADDING: tl.constexpr,
-    TILE: tl.constexpr, PRECISION: tl.constexpr,
+    x, x_batch, x_channel, x_row, y, y_batch, y_channel, y_row,
+    bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, mix, radii, order, out,
+    kernels, size, most_blocks, height, width, tile_rows, tile_columns, colours, outputs,
+    COLOURS: tl.constexpr, ACROSS: tl.constexpr, MIXED: tl.constexpr, CHANNEL_BANKS: tl.constexpr,
+    CLASSES: tl.constexpr, BY_TAPS: tl.constexpr, SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
 ):  # fmt: skip
-    """b_m = sum_o y_o * sum_c mix_m[o, c] T_m x_c; with CHANNEL_MAPS b_mc = y_c T_m x_c, colours shared out."""
-    top, left, rest = tile_of(tl.program_id(0), tile_rows, tile_columns, TILE)
-    b, group = (rest // groups).to(tl.int64), rest % groups
-    first = group.to(tl.int64) * CHANNELS
+    """b_m = sum_o y_o * sum_c mix_m[o, c] T_m x_c over COLOURS colours: all, or one, for maps of each colour's own."""
+    groups = colours // COLOURS
+    top, left, b, group = tile_at(tl.program_id(0), tile_rows, tile_columns, groups, ACROSS)
+    bank = (bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, radii, size, most_blocks)
+    first = group.to(tl.int64) * COLOURS
     image = x + b * x_batch + first * x_channel
-    rows, columns = top + tl.arange(0, TILE), left + tl.arange(0, TILE)
-    windows, finite = windows_of(
-        image, x_channel, x_row, x_column, top, left, height, width, CHANNELS, CLASSES[-1][0], HELD, PADDING, TILE
-    )
-    weights = ()
-    for o in tl.static_range(OUTPUTS):
-        plane = y + b * y_batch + (first + o) * y_channel
-        weights = weights + (load(plane, y_row, y_column, rows, columns, height, width, "zeros"),)
-    for k in tl.static_range(len(CLASSES)):
-        for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
-            m = tl.load(order + place)
-            row = m + group * CHANNELS * kernels if CHANNEL_BANKS else m
-            images = blurred_colours(
-                image, x_channel, x_row, x_column, windows, finite, taps_w, taps_h, radii, row, kernels, size,
-                top, left, height, width,
-                CHANNELS, CHANNEL_BANKS, CLASSES[k][0], HELD, PADDING, TILE, PRECISION,
-            )  # fmt: skip
-            total = tl.zeros((TILE, TILE), tl.float32)
-            for c in tl.static_range(CHANNELS):
-                product = weighed(weights, mix + m * OUTPUTS * CHANNELS, c, CHANNELS, OUTPUTS, MIXED) * images[c]
-                if CHANNEL_MAPS:
-                    plane = ((b * kernels + m) * groups + group) * CHANNELS + c
-                    store(out, plane, product, rows, columns, height, width)
-                total += product
-            if not CHANNEL_MAPS:
-                store(out, b * kernels + m, total, rows, columns, height, width)
+    weights = y + b * y_batch + first * y_channel + top.to(tl.int64) * y_row + left
+    row = group * COLOURS * kernels if CHANNEL_BANKS else 0
+    tile = out + ((b * kernels * groups + group) * height + top) * width + left
+    map_stride = groups.to(tl.int64) * height * width
+    finite = _correlate_tile(
+        image, x_channel, x_row, weights, y_channel, y_row, mix, bank, row, order, tile, map_stride,
+        top, left, height, width, kernels, colours, outputs,
+        COLOURS, ACROSS, MIXED, CHANNEL_BANKS, CLASSES, SAME, TERMS, PADDING,
+    )  # fmt: skip
+    if not finite:
+        tl.debug_barrier()  # what is written twice is in order
+        _correlate_tile(
+            image, x_channel, x_row, weights, y_channel, y_row, mix, bank, row, order, tile, map_stride,
+            top, left, height, width, kernels, colours, outputs,
+            COLOURS, ACROSS, MIXED, CHANNEL_BANKS, BY_TAPS, SAME, TERMS, PADDING,
+        )  # fmt: skip
 
 
-@triton.jit(do_not_specialize=COUNTS[:-1])
-def grad_mix(
-    x, x_batch, x_channel, x_row, x_column, y, y_batch, y_channel, y_row, y_column,
-    coeffs, coeffs_batch, coeffs_map, coeffs_row, coeffs_column,
-    taps_w, taps_h, radii, order, partial, kernels, size, height, width, tile_rows, tile_columns,
-    CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr,
-    HELD: tl.constexpr, PADDING: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+@triton.jit
+def _sum_tile(
+    image, x_row, weights, y_channel, y_row, maps, coeffs_map, coeffs_row, bank, row, order, sums,
+    top, left, height, width, colours, outputs,
+    CLASSES: tl.constexpr, SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
 ):  # fmt: skip
-    """The sums of coeffs_m y_o T_m x_c over each program's tile: partial [programs, M, O, C], added up by torch."""
-    program = tl.program_id(0)
-    top, left, batch = tile_of(program, tile_rows, tile_columns, TILE)
-    b = batch.to(tl.int64)
-    image = x + b * x_batch
-    rows, columns = top + tl.arange(0, TILE), left + tl.arange(0, TILE)
-    windows, finite = windows_of(
-        image, x_channel, x_row, x_column, top, left, height, width, CHANNELS, CLASSES[-1][0], HELD, PADDING, TILE
-    )
-    weights = ()
-    for o in tl.static_range(OUTPUTS):
-        plane = y + b * y_batch + o * y_channel
-        weights = weights + (load(plane, y_row, y_column, rows, columns, height, width, "zeros"),)
-    inside = (rows < height)[:, None] & (columns < width)[None, :]
+    """Writes a tile's sums for one colour and every kernel and image of y, and tells whether x is finite around it."""
+    finite = True
+    i, j = result_places()
     for k in tl.static_range(len(CLASSES)):
+        window = window_of(image, x_row, top, left, height, width, CLASSES[k][0], _ACROSS, True, TERMS, PADDING)
+        finite &= window[3]
+        next_m = tl.load(order + CLASSES[k][1])
         for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
-            m = tl.load(order + place)
-            images = blurred_colours(
-                image, x_channel, x_row, x_column, windows, finite, taps_w, taps_h, radii, m, kernels, size,
-                top, left, height, width,
-                CHANNELS, CHANNEL_BANKS, CLASSES[k][0], HELD, PADDING, TILE, PRECISION,
+            m = next_m
+            next_m = tl.load(order + place + 1)
+            coeffs = load_tile(maps + m.to(tl.int64) * coeffs_map, coeffs_row, height - top, width - left, _ACROSS)
+            images = blurred(
+                image, x_row, window, bank, row + m, top, left, height, width,
+                CLASSES[k][0], _ACROSS, SAME, TERMS, PADDING,
             )  # fmt: skip
-            plane = coeffs + b * coeffs_batch + m.to(tl.int64) * coeffs_map
-            weight = load(plane, coeffs_row, coeffs_column, rows, columns, height, width, "zeros")
-            sums = partial + ((program.to(tl.int64) * kernels + m) * OUTPUTS) * CHANNELS
-            for c in tl.static_range(CHANNELS):
-                pixels = weight * tl.where(inside, images[c], 0)
-                for o in tl.static_range(OUTPUTS):
-                    tl.store(sums + o * CHANNELS + c, tl.sum(pixels * weights[o]))
+            weighed = ()
+            for n in tl.static_range(_ACROSS):
+                # Left out beside the image, not weighed by zero: zero times infinity would count.
+                inside = as_result((i < height - top) & (16 * n + j < width - left))
+                weighed = weighed + (coeffs[n] * tl.where(inside, images[n], 0),)
+            tile = weights
+            for o in range(outputs):
+                pixels = load_tile(tile, y_row, height - top, width - left, _ACROSS)
+                total = weighed[0] * pixels[0]
+                for n in tl.static_range(1, _ACROSS):
+                    total += weighed[n] * pixels[n]
+                tl.store(sums + (m * outputs + o) * colours, tl.sum(total))
+                tile += y_channel
+    return finite
+
+
+@triton.jit(do_not_specialize=_COUNTS)
+def grad_mix(
+    x, x_batch, x_channel, x_row, y, y_batch, y_channel, y_row, coeffs, coeffs_batch, coeffs_map, coeffs_row,
+    bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, radii, order, partial,
+    kernels, size, most_blocks, height, width, tile_rows, tile_columns, colours, outputs,
+    CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr, BY_TAPS: tl.constexpr, SAME: tl.constexpr,
+    TERMS: tl.constexpr, PADDING: tl.constexpr,
+):  # fmt: skip
+    """The sums of coeffs_m y_o T_m x_c over each tile, a colour a program: partial [tiles, M, O, C], added by torch."""
+    program = tl.program_id(0)
+    top, left, b, c = tile_at(program, tile_rows, tile_columns, colours, _ACROSS)
+    bank = (bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, radii, size, most_blocks)
+    image = x + b * x_batch + c.to(tl.int64) * x_channel
+    weights = y + b * y_batch + top.to(tl.int64) * y_row + left
+    maps = coeffs + b * coeffs_batch + top.to(tl.int64) * coeffs_row + left
+    row = c * kernels if CHANNEL_BANKS else 0
+    sums = partial + (program // colours).to(tl.int64) * kernels * outputs * colours + c
+    finite = _sum_tile(
+        image, x_row, weights, y_channel, y_row, maps, coeffs_map, coeffs_row, bank, row, order, sums,
+        top, left, height, width, colours, outputs, CLASSES, SAME, TERMS, PADDING,
+    )  # fmt: skip
+    if not finite:
+        tl.debug_barrier()  # what is written twice is in order
+        _sum_tile(
+            image, x_row, weights, y_channel, y_row, maps, coeffs_map, coeffs_row, bank, row, order, sums,
+            top, left, height, width, colours, outputs, BY_TAPS, SAME, TERMS, PADDING,
+        )  # fmt: skip

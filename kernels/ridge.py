@@ -9,8 +9,63 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gkm_ops.kernels.gather import blurred_colours, windows_of
-from gkm_ops.kernels.windows import COUNTS, load, store, tile_of
+from gkm_ops.kernels.windows import COUNTS, blurred, blurred_by_taps, halo_of, load, store, tile_of, unfinite
+
+
+@triton.jit
+def _windows(
+    image, channel_stride, row_stride, column_stride, top, left, height, width,
+    CHANNELS: tl.constexpr, CHUNKS: tl.constexpr, HELD: tl.constexpr, PADDING: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """A window of one chunk of each colour, where they are held, and whether the largest windows are finite."""
+    windows = ()
+    bad = 0
+    chunk = tl.arange(0, 2 * TILE)
+    for c in tl.static_range(CHANNELS):
+        plane = image + c * channel_stride
+        if HELD:
+            rows, columns = top - halo_of(1, TILE) + chunk, left - halo_of(1, TILE) + chunk
+            windows = windows + (load(plane, row_stride, column_stride, rows, columns, height, width, PADDING),)
+        for i in range(CHUNKS):
+            for j in range(CHUNKS):
+                rows = top - halo_of(CHUNKS, TILE) + 2 * TILE * i + chunk
+                columns = left - halo_of(CHUNKS, TILE) + 2 * TILE * j + chunk
+                bad += unfinite(load(plane, row_stride, column_stride, rows, columns, height, width, PADDING))
+    return windows, bad == 0
+
+
+@triton.jit
+def _blurred_colours(
+    image, channel_stride, row_stride, column_stride, windows, finite, taps_w, taps_h, radii, row, kernels, size,
+    top, left, height, width,
+    CHANNELS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CHUNKS: tl.constexpr, HELD: tl.constexpr,
+    PADDING: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """T_m x of each colour on the tile, for the kernel in one row of the taps; a colour's own bank is further on."""
+    results = ()
+    for c in tl.static_range(CHANNELS):
+        plane = image + c * channel_stride
+        if CHANNEL_BANKS:
+            kernel = row + c * kernels
+        else:
+            kernel = row
+        centre_h, centre_w = taps_h + kernel * size + size // 2, taps_w + kernel * size + size // 2
+        if finite:
+            if HELD and CHUNKS == 1:
+                window = windows[c]
+            else:
+                window = 0.0
+            result = blurred(
+                plane, row_stride, column_stride, window, centre_h, centre_w, top, left, height, width,
+                CHUNKS, HELD and CHUNKS == 1, PADDING, TILE, PRECISION,
+            )  # fmt: skip
+        else:
+            result = blurred_by_taps(
+                plane, row_stride, column_stride, centre_h, centre_w, tl.load(radii + kernel),
+                top + tl.arange(0, TILE), left + tl.arange(0, TILE), height, width, PADDING,
+            )  # fmt: skip
+        results = results + (result,)
+    return results
 
 
 @triton.jit
@@ -68,7 +123,7 @@ def ridge_dual(
     b = batch.to(tl.int64)
     image = x + b * x_batch
     rows, columns = top + tl.arange(0, TILE), left + tl.arange(0, TILE)
-    windows, finite = windows_of(
+    windows, finite = _windows(
         image, x_channel, x_row, x_column, top, left, height, width, COLOURS, CLASSES[-1][0], HELD, PADDING, TILE
     )
     gram = ()
@@ -77,7 +132,7 @@ def ridge_dual(
     for k in tl.static_range(len(CLASSES)):
         for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
             m = tl.load(order + place)
-            images = blurred_colours(
+            images = _blurred_colours(
                 image, x_channel, x_row, x_column, windows, finite, taps_w, taps_h, radii, m, kernels, size,
                 top, left, height, width, COLOURS, CHANNEL_BANKS, CLASSES[k][0], HELD, PADDING, TILE, PRECISION,
             )  # fmt: skip

@@ -137,7 +137,7 @@ def row_by_taps(plane, row_stride, column_stride, taps, radius, rows, columns, h
     total = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
     for j in range(-radius, radius + 1):
         pixels = load(plane, row_stride, column_stride, rows, columns + j, height, width, PADDING)
-        total += tl.load(taps + j) * pixels
+        total += tl.load(taps + j).to(tl.float32) * pixels
     return total
 
 
@@ -149,7 +149,7 @@ def blurred_by_taps(
     total = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
     for i in range(-radius, radius + 1):
         line = row_by_taps(plane, row_stride, column_stride, taps_w, radius, rows + i, columns, height, width, PADDING)
-        total += tl.load(taps_h + i) * line
+        total += tl.load(taps_h + i).to(tl.float32) * line
     return total
 
 

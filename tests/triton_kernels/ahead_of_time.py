@@ -22,7 +22,13 @@ from triton.compiler import ASTSource
 import gkm_ops
 from gkm_ops.kernels import backend
 
-POINTERS = {torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.int32: "*i32"}
+POINTERS = {
+    torch.float32: "*fp32",
+    torch.float64: "*fp64",
+    torch.bfloat16: "*bf16",
+    torch.float16: "*fp16",
+    torch.int32: "*i32",
+}
 ALIGNED = [["tt.divisibility", 16]]
 
 

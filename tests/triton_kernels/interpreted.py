@@ -25,10 +25,14 @@ def _triton():
 
 
 @pytest.fixture(autouse=True)
-def _cut_off(monkeypatch):
-    """The interpreter cuts the bits off that bfloat16 has no room for, where a GPU rounds: a whole unit, not a half."""
+def _tolerances(monkeypatch):
+    """The interpreter cuts the bits off that bfloat16 has no room for, where a GPU rounds: a whole unit, not a half.
+
+    And float16 keeps 11 bits of each factor of both products, which bfloat16's 8 of the result leave room for.
+    """
     rounded = TOLERANCE[torch.bfloat16]
-    monkeypatch.setitem(TOLERANCE, torch.bfloat16, rounded._replace(relative=2 * rounded.relative))
+    cut_off = rounded._replace(relative=2 * rounded.relative, absolute=2.0**-10, norm=2.0**-10)
+    monkeypatch.setitem(TOLERANCE, torch.bfloat16, cut_off)
 
 
 def check(op, arguments, dtype=torch.float32):
