@@ -18,9 +18,10 @@ namespace gkm::cuda::banded {
 constexpr int kGatherWarps = 6;   // of a block, at most
 constexpr int kGatherBlocks = 2;  // on a multiprocessor
 constexpr int kShares = 3;        // of the kernels
-// Kernels whose coefficients are on their way to the GPU's cache: with one product a turn is shorter than their way.
-template <int TERMS>
-constexpr int kAhead = TERMS == 1 ? 5 : 0;
+// Kernels whose coefficients are on their way to the GPU's cache: with one product a turn is shorter than their way, and
+// with a mix registers are too short to ask for them early.
+template <int TERMS, bool MIXED>
+constexpr int kAhead = TERMS == 1 || MIXED ? 5 : 0;
 
 // T_m x on a warp's part, tap by tap: slow, and exact about NaN and infinity.
 template <class S>
@@ -204,12 +205,12 @@ __global__ void __launch_bounds__(32 * kGatherWarps, kGatherBlocks) blur(const _
     const auto fetch = [&](int i) {
       if (c == 0 && in_twos && i < int(form.M)) fetch_part(part, maps + bank.kernel(i).m * form.coeffs.map, form.coeffs.row);
     };
-    for (int i = 1; i <= kAhead<TERMS>; ++i) fetch(i);
+    for (int i = 1; i <= kAhead<TERMS, MIXED>; ++i) fetch(i);
     if (!MIXED) load(bank.kernel(0).m);
     Results sums[MIXED ? kColours : 1] = {};
     gathering.template each<1>(area, 0, [&](auto way, int i, int m, int next) {
       if (c >= area.colours) return;
-      if constexpr (kAhead<TERMS> > 0) fetch(i + kAhead<TERMS>);
+      if constexpr (kAhead<TERMS, MIXED> > 0) fetch(i + kAhead<TERMS, MIXED>);
       const Results blurred = gathering.blurred(way, gathering.bands(way, area, m, c), area, part, m, c);
       if constexpr (!MIXED) {
         each_result([&](int tile, int p) { sums[0].at[tile][p] += coeffs(tile, p) * blurred.at[tile][p]; });
