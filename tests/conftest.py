@@ -122,5 +122,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Says at once what has failed: a run on a GPU may be stopped before it sums up."""
+    if report.failed:
+        crash = getattr(report.longrepr, "reprcrash", None)
+        said = report.longreprtext.splitlines()[-1] if crash is None else crash.message.splitlines()[0]
+        print(f"\nfailed: {report.nodeid}: {said}", flush=True)
+
+
 def pytest_report_header() -> str:
     return f"gkm_ops: {gkm_ops.build_info()}"
