@@ -19,10 +19,10 @@ from torch import Tensor
 from gkm_ops import reference
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-# A program's tile: a small one wastes few multiply-adds on the halo.
+# A tile, or a block of one: a small one wastes few multiply-adds on the halo.
 _TILE = 16
-_ACROSS = 2  # tiles side by side that a warp takes of one colour
-# With fewer warps registers spill.
+_ACROSS = 2  # blocks side by side that a warp takes of one colour (`fragments.BLOCKS_ACROSS`)
+# Where several share a tile; with fewer registers spill.
 _WARPS, _WARPS_FOR_SUMS = 4, 8
 _MOST_REGISTERS = 255
 # So many colours' windows stay in registers and shared memory.
@@ -93,6 +93,7 @@ class _Bands(NamedTuple):
 
     Attributes:
         tables: bands, scales and taps of both axes.
+        edge: so many blocks from an axis' first on have transposed bands of their own (`bands.border_slot`).
     """
 
     tables: tuple[Tensor, ...]
@@ -100,6 +101,7 @@ class _Bands(NamedTuple):
     kernels: int
     size: int
     most_blocks: int
+    edge: int
     channel_banks: bool
     same: bool
 
@@ -109,28 +111,34 @@ class _Bands(NamedTuple):
         return ((0, 0, self.kernels),)
 
 
-def _bands(taps_w: Tensor, taps_h: Tensor, radii: Sequence[int]) -> _Bands:
-    from gkm_ops.kernels.blocks import tabulate_bands
+def _bands(
+    taps_w: Tensor, taps_h: Tensor, radii: Sequence[int], transposed: tuple[str, int, int] | None = None
+) -> _Bands:
+    """The tables of a bank; transposed: for a padding, and images of such a height and width."""
+    from gkm_ops.kernels.bands import tabulate_bands
 
     kernels, size = taps_w.shape[-2:]
     classes = _classes(tuple(radii), kernels, taps_w.device, _blocks)
-    most_blocks = classes.classes[-1][0]
+    rows, most_blocks = len(radii), classes.classes[-1][0]
+    padding, height, width = transposed or ("zeros", 1, 1)
+    edge = 0 if padding == "zeros" else (most_blocks + 1) // 2
+    slots = 1 if edge == 0 else 2 * edge + 2
 
-    def tabulated(taps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        taps = taps.contiguous()
-        bands = taps.new_empty(len(radii), most_blocks, 2, _TILE**2, dtype=torch.float16)
-        inverses = taps.new_empty(len(radii), dtype=torch.float32)
+    def tabulated(taps: Tensor, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        bands = taps.new_empty(slots, rows, most_blocks, 2, _TILE**2, dtype=torch.float16)
+        inverses, plain = (taps.new_empty(rows, n, dtype=torch.float32) for n in (1, size))
         _launch(
-            tabulate_bands, len(radii), taps.device,
-            taps, classes.radii, classes.sizes, bands, inverses, size, most_blocks, warps=1,
+            tabulate_bands, slots * rows, taps.device,
+            taps.contiguous(), classes.radii, classes.sizes, plain, inverses, bands,
+            rows, size, most_blocks, edge, length, TRANSPOSED=transposed is not None, PADDING=padding, warps=1,
         )  # fmt: skip
-        return bands, inverses, taps
+        return bands, inverses, plain
 
-    of_w = tabulated(taps_w)
+    of_w = tabulated(taps_w, width)
     same = _are_same(taps_w, taps_h)
-    of_h = of_w if same else tabulated(taps_h)
+    of_h = of_w if same and (edge == 0 or height == width) else tabulated(taps_h, height)
     tables = tuple(table for pair in zip(of_w, of_h, strict=True) for table in pair)
-    return _Bands(tables, classes, kernels, size, most_blocks, taps_w.dim() == 3, same)
+    return _Bands(tables, classes, kernels, size, most_blocks, edge, taps_w.dim() == 3, same)
 
 
 def _are_same(taps_w: Tensor, taps_h: Tensor) -> bool:
@@ -195,8 +203,13 @@ def _precision(dtype: torch.dtype) -> str:
 
 
 def _registers(dtype: torch.dtype) -> int:
-    """Most a thread may take where windows are gathered: 128 do when factors are taken once, for twice the programs."""
+    """Most a thread may take where warps share a tile: 128 do when factors are taken once, for twice the programs."""
     return 128 if _terms(dtype) == 1 else _MOST_REGISTERS
+
+
+def _registers_of_a_warp(dtype: torch.dtype) -> int:
+    """Most a thread may take where a warp is a program: what leaves room for 12 of them, or 16 of one term."""
+    return 128 if _terms(dtype) == 1 else 168
 
 
 def _tiles(image: Tensor, across: int = 1) -> tuple[int, int]:
@@ -206,11 +219,6 @@ def _tiles(image: Tensor, across: int = 1) -> tuple[int, int]:
 def _rows(image: Tensor) -> Tensor:
     """An image or map whose columns lie side by side."""
     return image if image.stride(-1) == 1 else image.contiguous()
-
-
-def _registers_of_a_warp(dtype: torch.dtype) -> int:
-    """Most a thread may take where a warp is a program: what leaves room for 12 of them, or 16 of one term."""
-    return 128 if _terms(dtype) == 1 else 168
 
 
 def _map_strides(coeffs: Tensor) -> tuple[int, ...]:
@@ -257,29 +265,18 @@ def blur_adjoint(
 
     B, O, H, W = y.shape  # noqa: E741
     C = O if mix is None else mix.shape[2]
+    y, coeffs = _rows(y), _rows(coeffs)
+    bank, tiles = _bands(taps_w, taps_h, radii, transposed=(padding, H, W)), _tiles(y, _ACROSS)
     out = y.new_empty(B, C, H, W)
-    _launch_image(kernel, y, C, out, O, coeffs, taps_w, taps_h, mix, radii, padding, _MOST_REGISTERS)
-    return out
-
-
-def _launch_image(
-    kernel: Any, image: Tensor, C: int, out: Tensor, O: int, coeffs: Tensor,  # noqa: E741
-    taps_w: Tensor, taps_h: Tensor, mix: Tensor | None, radii: Sequence[int], padding: str, registers: int,
-) -> None:  # fmt: skip
-    """Launch blur or its adjoint, which take the same arguments."""
-    bank, tiles = _bank(taps_w, taps_h, radii), _tiles(image)
-    share = _share(C) if mix is None else C
-    groups = C // share
     _launch(
-        kernel, len(image) * tiles[0] * tiles[1] * groups, image.device,
-        image, *image.stride(), coeffs, *_map_strides(coeffs),
-        bank.taps_w, bank.taps_h, _mix(mix, bank), bank.classes.radii, bank.classes.order, out,
-        bank.kernels, bank.size, *image.shape[2:], *tiles, groups,
-        CHANNELS=share, OUTPUTS=share if mix is None else O, MIXED=mix is not None,
-        CHANNEL_BANKS=bank.channel_banks, CHANNEL_MAPS=coeffs.dim() == 5, CLASSES=bank.classes.classes,
-        HELD=max(share, 1 if mix is None else O) <= _MOST_HELD, PADDING=padding,
-        TILE=_TILE, PRECISION=_precision(image.dtype), registers=registers,
+        kernel, B * tiles[0] * tiles[1] * C, y.device,
+        y, *y.stride()[:3], coeffs, *_map_strides(coeffs)[:4],
+        *bank.tables, _mix(mix, bank), bank.classes.radii, bank.classes.order, out,
+        bank.kernels, bank.size, bank.most_blocks, len(radii), bank.edge, H, W, *tiles, C, O,
+        MIXED=mix is not None, CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes, SAME=bank.same,
+        TERMS=_terms(y.dtype), PADDING=padding, warps=1,
     )  # fmt: skip
+    return out
 
 
 def correlate(
@@ -399,6 +396,6 @@ def ridge_dual(
         torch.full((), ridge, dtype=torch.float64, device=x.device), out,
         bank.kernels, bank.size, H, W, *tiles,
         COLOURS=C, CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes,
-        HELD=True, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
+        PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
     )  # fmt: skip
     return out

@@ -1,18 +1,18 @@
 """The kernels that read blurred images: blur, correlate and the gradient of the mix.
 
-A program is one warp and makes the result on one tile (`blocks`). Blur and the gradient of the mix take a colour at a
+A program is one warp and makes the result on one tile (`bands`). Blur and the gradient of the mix take a colour at a
 time, 16 x 32 pixels: its window stays in registers for all kernels of as many blocks, no blurred image is ever stored,
 and programs of one tile are neighbours, so that coefficients come once from memory and then out of a cache. To
 correlate, a program holds the windows of all colours that it adds up, 16 x 16 pixels where they are more than one.
 
-Numbers, for the published bank and 16 x 32 pixels of a colour: 18 kernels of two blocks, 20 products of 16 x 16 x 16
-of one term, and 4 of three, 36 of them; that is 1008 multiply-adds a pixel and colour, three times that in two terms.
+Numbers, for the published bank and 16 x 32 pixels of a colour: 18 kernels of two blocks take 10 products of
+16 x 16 x 16 each, 4 of three take 18; that is 2016 multiply-adds a pixel and colour, three times that in two terms.
 
 What all three take:
     image, batch, channel and row strides, columns side by side: x; for correlate and grad_mix also y, for blur and
         grad_mix also the coefficients
-    bands_w, bands_h, inverses_w, inverses_h: as `blocks.tabulate_bands` makes them; taps_w, taps_h: what they are of,
-        [M, size] or [C, M, size]; mix: [M, O, C] float32
+    bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h: what `bands.tabulate_bands` makes of a bank of M kernels,
+        or of C banks; mix: [M, O, C] float32
     radii, order: int32 tables, the radius of each kernel and the kernels class by class, with one more to read ahead
     CLASSES: (blocks of a band, first place in `order`, one past the last) for each class
     SAME: whether both axes have the same taps
@@ -23,28 +23,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gkm_ops.kernels.blocks import as_result, blurred, load_tile, result_places, store_tile, window_of
-
-# Numbers of things, whose being 1 or a multiple of 16 makes no better code and would make more of it.
-_COUNTS = ("kernels", "size", "most_blocks", "height", "tile_rows", "tile_columns", "colours", "outputs")
-_ACROSS = tl.constexpr(2)  # blocks of a tile for one colour
-
-
-@triton.jit
-def tile_at(program, tile_rows, tile_columns, programs, ACROSS: tl.constexpr):
-    """First row and first column of a program's tile, the image, and which of the tile's programs it is."""
-    tile = program // programs
-    top, left = tile // tile_columns % tile_rows * 16, tile % tile_columns * (16 * ACROSS)
-    return top, left, (tile // tile_columns // tile_rows).to(tl.int64), program % programs
-
-
-@triton.jit
-def _zeros(COUNT: tl.constexpr):
-    """A tuple of blocks to sum in."""
-    blocks = ()
-    for _ in tl.static_range(COUNT):
-        blocks = blocks + (tl.zeros((16, 16), tl.float32),)
-    return blocks
+from gkm_ops.kernels.bands import blurred, window_of
+from gkm_ops.kernels.fragments import (
+    BLOCKS_ACROSS,
+    COUNTS,
+    as_result,
+    load_tile,
+    result_places,
+    store_tile,
+    tile_at,
+    zero_blocks,
+)
 
 
 @triton.jit
@@ -61,25 +50,25 @@ def _add_colour(
     """
     finite = True
     for k in tl.static_range(len(CLASSES)):
-        window = window_of(plane, x_row, top, left, height, width, CLASSES[k][0], _ACROSS, True, TERMS, PADDING)
+        window = window_of(plane, x_row, top, left, height, width, CLASSES[k][0], BLOCKS_ACROSS, True, TERMS, PADDING)
         finite &= window[3]
         next_m = tl.load(order + CLASSES[k][1])
         for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
             m = next_m
             next_m = tl.load(order + place + 1)
             tile = maps + m.to(tl.int64) * coeffs_map
-            weights = load_tile(tile, coeffs_row, height - top, width - left, _ACROSS)
+            weights = load_tile(tile, coeffs_row, height - top, width - left, BLOCKS_ACROSS)
             images = blurred(
                 plane, x_row, window, bank, row + m, top, left, height, width,
-                CLASSES[k][0], _ACROSS, SAME, TERMS, PADDING,
+                CLASSES[k][0], BLOCKS_ACROSS, SAME, TERMS, PADDING,
             )  # fmt: skip
             added = ()
             for o in tl.static_range(OUTPUTS):
                 share = 1.0
                 if MIXED:
                     share = tl.load(mix + m * of_kernel + o * of_output)
-                for n in tl.static_range(_ACROSS):
-                    added = added + (sums[o * _ACROSS + n] + share * (weights[n] * images[n]),)
+                for n in tl.static_range(BLOCKS_ACROSS):
+                    added = added + (sums[o * BLOCKS_ACROSS + n] + share * (weights[n] * images[n]),)
             sums = added
     return sums, finite
 
@@ -92,7 +81,7 @@ def _blurred_tile(
     SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
 ):  # fmt: skip
     """A tile of OUTPUTS images of y, and whether what they are made of is finite."""
-    sums = _zeros(OUTPUTS * _ACROSS)
+    sums = zero_blocks(OUTPUTS * BLOCKS_ACROSS)
     finite = True
     if MIXED:
         mix += group * OUTPUTS * colours
@@ -115,7 +104,7 @@ def _blurred_tile(
     return sums, finite
 
 
-@triton.jit(do_not_specialize=_COUNTS)
+@triton.jit(do_not_specialize=COUNTS)
 def blur(
     x, x_batch, x_channel, x_row, coeffs, coeffs_batch, coeffs_map, coeffs_channel, coeffs_row,
     bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, mix, radii, order, out,
@@ -124,7 +113,7 @@ def blur(
     BY_TAPS: tl.constexpr, SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
 ):  # fmt: skip
     """y_o = sum_m coeffs_m * sum_c mix_m[o, c] T_m x_c; OUTPUTS of them a program, one without a mix."""
-    top, left, b, group = tile_at(tl.program_id(0), tile_rows, tile_columns, outputs // OUTPUTS, _ACROSS)
+    top, left, b, group = tile_at(tl.program_id(0), tile_rows, tile_columns, outputs // OUTPUTS, BLOCKS_ACROSS)
     bank = (bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, radii, size, most_blocks)
     image, maps = x + b * x_batch, coeffs + b * coeffs_batch + top.to(tl.int64) * coeffs_row + left
     sums, finite = _blurred_tile(
@@ -142,9 +131,9 @@ def blur(
     for o in tl.static_range(OUTPUTS):
         tile = out + ((b * outputs + first + o) * height + top) * width + left
         blocks = ()
-        for n in tl.static_range(_ACROSS):
-            blocks = blocks + (sums[o * _ACROSS + n],)
-        store_tile(tile, width, blocks, height - top, width - left, _ACROSS)
+        for n in tl.static_range(BLOCKS_ACROSS):
+            blocks = blocks + (sums[o * BLOCKS_ACROSS + n],)
+        store_tile(tile, width, blocks, height - top, width - left, BLOCKS_ACROSS)
 
 
 @triton.jit
@@ -154,7 +143,7 @@ def _weighed(
 ):  # fmt: skip
     """What a tile of y weighs colour c with: sum_o mix[o, c] y_o, with one kernel's mix [O, C]; or y_c."""
     if MIXED:
-        total = _zeros(ACROSS)
+        total = zero_blocks(ACROSS)
         for o in range(outputs):
             blocks = load_tile(tile, row_stride, rows_left, columns_left, ACROSS)
             share = tl.load(mix + o * colours + c)
@@ -190,7 +179,7 @@ def _correlate_tile(
         for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
             m = next_m
             next_m = tl.load(order + place + 1)
-            total = _zeros(ACROSS)
+            total = zero_blocks(ACROSS)
             for c in tl.static_range(COLOURS):
                 own_row = row + c * kernels if CHANNEL_BANKS else row
                 images = blurred(
@@ -209,7 +198,7 @@ def _correlate_tile(
     return finite
 
 
-@triton.jit(do_not_specialize=_COUNTS)
+@triton.jit(do_not_specialize=COUNTS)
 def correlate(
     x, x_batch, x_channel, x_row, y, y_batch, y_channel, y_row,
     bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, mix, radii, order, out,
@@ -251,34 +240,36 @@ def _sum_tile(
     finite = True
     i, j = result_places()
     for k in tl.static_range(len(CLASSES)):
-        window = window_of(image, x_row, top, left, height, width, CLASSES[k][0], _ACROSS, True, TERMS, PADDING)
+        window = window_of(image, x_row, top, left, height, width, CLASSES[k][0], BLOCKS_ACROSS, True, TERMS, PADDING)
         finite &= window[3]
         next_m = tl.load(order + CLASSES[k][1])
         for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
             m = next_m
             next_m = tl.load(order + place + 1)
-            coeffs = load_tile(maps + m.to(tl.int64) * coeffs_map, coeffs_row, height - top, width - left, _ACROSS)
+            coeffs = load_tile(
+                maps + m.to(tl.int64) * coeffs_map, coeffs_row, height - top, width - left, BLOCKS_ACROSS
+            )
             images = blurred(
                 image, x_row, window, bank, row + m, top, left, height, width,
-                CLASSES[k][0], _ACROSS, SAME, TERMS, PADDING,
+                CLASSES[k][0], BLOCKS_ACROSS, SAME, TERMS, PADDING,
             )  # fmt: skip
             weighed = ()
-            for n in tl.static_range(_ACROSS):
+            for n in tl.static_range(BLOCKS_ACROSS):
                 # Left out beside the image, not weighed by zero: zero times infinity would count.
                 inside = as_result((i < height - top) & (16 * n + j < width - left))
                 weighed = weighed + (coeffs[n] * tl.where(inside, images[n], 0),)
             tile = weights
             for o in range(outputs):
-                pixels = load_tile(tile, y_row, height - top, width - left, _ACROSS)
+                pixels = load_tile(tile, y_row, height - top, width - left, BLOCKS_ACROSS)
                 total = weighed[0] * pixels[0]
-                for n in tl.static_range(1, _ACROSS):
+                for n in tl.static_range(1, BLOCKS_ACROSS):
                     total += weighed[n] * pixels[n]
                 tl.store(sums + (m * outputs + o) * colours, tl.sum(total))
                 tile += y_channel
     return finite
 
 
-@triton.jit(do_not_specialize=_COUNTS)
+@triton.jit(do_not_specialize=COUNTS)
 def grad_mix(
     x, x_batch, x_channel, x_row, y, y_batch, y_channel, y_row, coeffs, coeffs_batch, coeffs_map, coeffs_row,
     bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, radii, order, partial,
@@ -288,7 +279,7 @@ def grad_mix(
 ):  # fmt: skip
     """The sums of coeffs_m y_o T_m x_c over each tile, a colour a program: partial [tiles, M, O, C], added by torch."""
     program = tl.program_id(0)
-    top, left, b, c = tile_at(program, tile_rows, tile_columns, colours, _ACROSS)
+    top, left, b, c = tile_at(program, tile_rows, tile_columns, colours, BLOCKS_ACROSS)
     bank = (bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, radii, size, most_blocks)
     image = x + b * x_batch + c.to(tl.int64) * x_channel
     weights = y + b * y_batch + top.to(tl.int64) * y_row + left

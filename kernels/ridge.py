@@ -1,7 +1,9 @@
 """The closed form of coefficient maps: at every pixel (A A^T + ridge I)^-1 y, A [C, M] the blurred colours there.
 
-As the kernels of `gather` a program goes through the bank on one tile; it keeps the products of the colours with each
-other, and solves with them at the end. Colours are so alike that most of their digits cancel: in float64.
+A program goes through the bank on one tile, T = 16; it loads the window of each colour once for all kernels that one
+chunk suffices for, keeps the products of the colours with each other, and solves with them at the end. Colours are so
+alike that most of their digits cancel: in float64. Products take 96 multiply-adds a pixel, kernel and colour up to
+radius 8, and 320 for the four kernels of the published bank beyond it.
 """
 
 from __future__ import annotations
@@ -15,17 +17,16 @@ from gkm_ops.kernels.windows import COUNTS, blurred, blurred_by_taps, halo_of, l
 @triton.jit
 def _windows(
     image, channel_stride, row_stride, column_stride, top, left, height, width,
-    CHANNELS: tl.constexpr, CHUNKS: tl.constexpr, HELD: tl.constexpr, PADDING: tl.constexpr, TILE: tl.constexpr,
+    CHANNELS: tl.constexpr, CHUNKS: tl.constexpr, PADDING: tl.constexpr, TILE: tl.constexpr,
 ):  # fmt: skip
-    """A window of one chunk of each colour, where they are held, and whether the largest windows are finite."""
+    """A window of one chunk of each colour, and whether the largest windows are finite."""
     windows = ()
     bad = 0
     chunk = tl.arange(0, 2 * TILE)
     for c in tl.static_range(CHANNELS):
         plane = image + c * channel_stride
-        if HELD:
-            rows, columns = top - halo_of(1, TILE) + chunk, left - halo_of(1, TILE) + chunk
-            windows = windows + (load(plane, row_stride, column_stride, rows, columns, height, width, PADDING),)
+        rows, columns = top - halo_of(1, TILE) + chunk, left - halo_of(1, TILE) + chunk
+        windows = windows + (load(plane, row_stride, column_stride, rows, columns, height, width, PADDING),)
         for i in range(CHUNKS):
             for j in range(CHUNKS):
                 rows = top - halo_of(CHUNKS, TILE) + 2 * TILE * i + chunk
@@ -38,7 +39,7 @@ def _windows(
 def _blurred_colours(
     image, channel_stride, row_stride, column_stride, windows, finite, taps_w, taps_h, radii, row, kernels, size,
     top, left, height, width,
-    CHANNELS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CHUNKS: tl.constexpr, HELD: tl.constexpr,
+    CHANNELS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CHUNKS: tl.constexpr,
     PADDING: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """T_m x of each colour on the tile, for the kernel in one row of the taps; a colour's own bank is further on."""
@@ -51,13 +52,9 @@ def _blurred_colours(
             kernel = row
         centre_h, centre_w = taps_h + kernel * size + size // 2, taps_w + kernel * size + size // 2
         if finite:
-            if HELD and CHUNKS == 1:
-                window = windows[c]
-            else:
-                window = 0.0
             result = blurred(
-                plane, row_stride, column_stride, window, centre_h, centre_w, top, left, height, width,
-                CHUNKS, HELD and CHUNKS == 1, PADDING, TILE, PRECISION,
+                plane, row_stride, column_stride, windows[c], centre_h, centre_w, top, left, height, width,
+                CHUNKS, PADDING, TILE, PRECISION,
             )  # fmt: skip
         else:
             result = blurred_by_taps(
@@ -115,16 +112,20 @@ def _solution(factors, sides, COLOURS: tl.constexpr):
 def ridge_dual(
     x, x_batch, x_channel, x_row, x_column, y, y_batch, y_channel, y_row, y_column,
     taps_w, taps_h, radii, order, ridge, out, kernels, size, height, width, tile_rows, tile_columns,
-    COLOURS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr, HELD: tl.constexpr,
-    PADDING: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+    COLOURS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr, PADDING: tl.constexpr,
+    TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """z of every pixel; `ridge` points to a float64, the rest is as in `gather`."""
+    """z of every pixel; `ridge` points to a float64.
+
+    taps_w, taps_h: as `windows.tabulate` makes them; radii, order: int32 tables, the radius of each kernel and the
+        kernels class by class; CLASSES: (chunks of a window along an axis, first place in `order`, one past the last)
+    """
     top, left, batch = tile_of(tl.program_id(0), tile_rows, tile_columns, TILE)
     b = batch.to(tl.int64)
     image = x + b * x_batch
     rows, columns = top + tl.arange(0, TILE), left + tl.arange(0, TILE)
     windows, finite = _windows(
-        image, x_channel, x_row, x_column, top, left, height, width, COLOURS, CLASSES[-1][0], HELD, PADDING, TILE
+        image, x_channel, x_row, x_column, top, left, height, width, COLOURS, CLASSES[-1][0], PADDING, TILE
     )
     gram = ()
     for _ in tl.static_range(COLOURS * (COLOURS + 1) // 2):
@@ -134,7 +135,7 @@ def ridge_dual(
             m = tl.load(order + place)
             images = _blurred_colours(
                 image, x_channel, x_row, x_column, windows, finite, taps_w, taps_h, radii, m, kernels, size,
-                top, left, height, width, COLOURS, CHANNEL_BANKS, CLASSES[k][0], HELD, PADDING, TILE, PRECISION,
+                top, left, height, width, COLOURS, CHANNEL_BANKS, CLASSES[k][0], PADDING, TILE, PRECISION,
             )  # fmt: skip
             added = ()
             for i in tl.static_range(COLOURS):

@@ -1,7 +1,7 @@
-"""What the kernels are made of: windows of an image, and the banded matrices that blur or spread them.
+"""Windows of an image by chunks, for the gradients of the taps and the closed form; and, for all, borders and taps.
 
 Triton cannot shift a tile in registers, so both passes of a separable kernel over a tile of T x T pixels are
-products with small banded matrices, which is also what matrix units are for:
+products with small banded matrices, which is also what matrix units are for. Several warps share them, in TF32:
 
     T_m x = A_h X A_w        A_h [T, W], X [W, W], A_w [W, T]
 
@@ -66,29 +66,9 @@ def store(out, plane, tile, rows, columns, height, width):
 
 
 @triton.jit
-def weighed(images, mix, c: tl.constexpr, CHANNELS: tl.constexpr, OUTPUTS: tl.constexpr, MIXED: tl.constexpr):
-    """What the images of y weigh colour c with: sum_o mix[o, c] y_o, with one kernel's mix [O, C]; or y_c."""
-    total = images[c % OUTPUTS]
-    if MIXED:
-        total = tl.load(mix + c) * images[0]
-        for o in tl.static_range(1, OUTPUTS):
-            total += tl.load(mix + o * CHANNELS + c) * images[o]
-    return total
-
-
-@triton.jit
 def unfinite(pixels):
     """How many NaN and infinities a block holds."""
     return tl.sum(tl.where(tl.abs(pixels) < float("inf"), 0, 1))
-
-
-@triton.jit
-def zeros(COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """A tuple of blocks to sum in."""
-    blocks = ()
-    for _ in tl.static_range(COUNT):
-        blocks = blocks + (tl.zeros((ROWS, COLUMNS), tl.float32),)
-    return blocks
 
 
 @triton.jit
@@ -108,9 +88,9 @@ def tabulate(taps, radii, table, size, reach, BLOCK: tl.constexpr):
 @triton.jit
 def blurred(
     plane, row_stride, column_stride, window, taps_h, taps_w, top, left, height, width,
-    CHUNKS: tl.constexpr, HELD: tl.constexpr, PADDING: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
+    CHUNKS: tl.constexpr, PADDING: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """T_m of a plane on a tile, by products; where HELD, the only chunk is the window given.
+    """T_m of a plane on a tile, by products; where there is one chunk it is the window given.
 
     taps_h, taps_w: pointers to the kernel's centre taps in a table (`tabulate`).
     """
@@ -122,7 +102,7 @@ def blurred(
         for i in range(CHUNKS):
             rows = tl.arange(0, 2 * TILE) + 2 * TILE * i - halo_of(CHUNKS, TILE)
             chunk = window
-            if not HELD:
+            if CHUNKS > 1:
                 chunk = load(plane, row_stride, column_stride, top + rows, left + columns, height, width, PADDING)
             band = tl.load(taps_h + (rows[None, :] - writes[:, None]))
             part = tl.dot(band, chunk, part, input_precision=PRECISION)
@@ -154,29 +134,23 @@ def blurred_by_taps(
 
 
 @triton.jit
-def spread(taps, radius, reads, writes, length, touches_border, PADDING: tl.constexpr):
-    """The transposed band: what the sample at `reads` adds to the one at `writes`, the border folded back.
-
-    touches_border: whether any of `writes` may be read through the border.
-    """
-    band = tl.load(taps + (writes - reads))
-    if PADDING == "reflect":
-        if touches_border:
-            band += _folded(taps, radius, reads, -writes, writes > 0)
-            band += _folded(taps, radius, reads, 2 * (length - 1) - writes, writes < length - 1)
-    if PADDING == "replicate":
-        if touches_border:
-            for beyond in range(1, radius + 1):
-                band += _folded(taps, radius, reads, -beyond, writes == 0)
-                band += _folded(taps, radius, reads, length - 1 + beyond, writes == length - 1)
-    return band
+def tap_at(taps, radius, offset, counts):
+    """A kernel's taps at offsets from its centre, zero beyond its radius or where they do not count."""
+    return tl.where(counts, tl.load(taps + offset, mask=tl.abs(offset) <= radius, other=0).to(tl.float32), 0)
 
 
 @triton.jit
-def _folded(taps, radius, reads, source, counts):
-    """The taps by which samples at `reads` were read at `source`, beyond the border."""
-    offset = source - reads
-    return tl.where(counts, tl.load(taps + offset, mask=tl.abs(offset) <= radius, other=0), 0)
+def spread(taps, radius, reads, writes, length, PADDING: tl.constexpr):
+    """The transposed band: what the sample at `reads` adds to the one at `writes`, the border folded back."""
+    band = tap_at(taps, radius, writes - reads, writes >= 0)
+    if PADDING == "reflect":
+        band += tap_at(taps, radius, -writes - reads, writes > 0)
+        band += tap_at(taps, radius, 2 * (length - 1) - writes - reads, writes < length - 1)
+    if PADDING == "replicate":
+        for beyond in range(1, radius + 1):
+            band += tap_at(taps, radius, -beyond - reads, writes == 0)
+            band += tap_at(taps, radius, length - 1 + beyond - reads, writes == length - 1)
+    return band
 
 
 @triton.jit

@@ -14,15 +14,15 @@ CASES = Path(__file__).parent / "triton_kernels"
 CAPABILITIES = (80, 90, 100)
 # Bytes of stack a thread may take for registers that do not fit; how many of them differs from one release of Triton to
 # the next. Where a warp is a program its tile's window does not quite fit on its way in, nor do the windows of three
-# colours for the largest bands, to correlate; in the adjoint the windows and sums of three colours, and where the closed
-# form solves, once at its end.
+# colours for the largest bands, to correlate; with a mix the adjoint weighs a whole window by three images; and where
+# the closed form solves, once at its end.
 MOST_STACK = {
-    "blur": 96,
+    "blur": 176,
     "blur, mix": 384,
-    "blur_adjoint": 160,
-    "blur_adjoint, mix": 160,
+    "blur_adjoint": 96,
+    "blur_adjoint, mix": 848,
     "correlate": 576,
-    "grad_mix": 224,
+    "grad_mix": 240,
     "grad_taps": 0,
     "ridge_dual": 160,
 }
@@ -68,11 +68,12 @@ def test_faults_are_found():
     assert done.returncode == 0, f"not found:\n{done.stdout}\n{done.stderr[-4000:]}"
 
 
-def test_everything_compiles_for_gpus_and_nothing_spills_where_it_counts():
-    done = run(CASES / "ahead_of_time.py", *CAPABILITIES, interpreted=False)
+@pytest.mark.parametrize("capability", CAPABILITIES)
+def test_everything_compiles_for_gpus_and_nothing_spills_where_it_counts(capability):
+    done = run(CASES / "ahead_of_time.py", capability, interpreted=False)
     assert done.returncode == 0, done.stderr[-4000:]
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == (2 * len(MOST_STACK) - 1) * len(CAPABILITIES)  # ridge_dual is for float32 alone
+    assert len(rows) == 2 * len(MOST_STACK) - 1  # ridge_dual is for float32 alone
     for row in rows:
         assert row["stack"] <= MOST_STACK[row["op"]], row
         assert row["registers"] <= 255, row

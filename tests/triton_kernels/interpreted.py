@@ -48,10 +48,15 @@ def test_borders(op, padding_mode):
     check(op, Problem(batch=1, height=19, width=37, bank="skew", padding_mode=padding_mode).arguments(torch.float32))
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_a_tile_that_no_border_reaches(op):
+    check(op, Problem(batch=1, channels=1, height=42, width=75, bank="skew").arguments(torch.float32))
+
+
 @pytest.mark.parametrize(("bank", "padding_mode"), [*(("large", m) for m in PADDING_MODES), ("chunk_edges", "zeros")])
 @pytest.mark.parametrize("op", OPS)
-def test_windows_of_several_chunks(op, bank, padding_mode):
-    """Radii of 25 and 13 beside 1: two and three chunks of 32 pixels along an axis; and as far as they reach."""
+def test_large_windows(op, bank, padding_mode):
+    """Radii of 25, 13 and 1: bands of two, three and five blocks, one to three chunks; and as far as they reach."""
     problem = Problem(batch=1, channels=1, height=27, width=33, bank=bank, padding_mode=padding_mode)
     check(op, problem.arguments(torch.float32))
 

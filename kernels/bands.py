@@ -1,23 +1,18 @@
-"""What a warp does by itself: blocks of 16 x 16 pixels on matrix units, all factors in its registers.
+"""Separable kernels as products with banded matrices, T_m x = A_h X A_w, in blocks of 16 x 16 (`fragments`).
 
-Both passes of a separable kernel are products with banded matrices, T_m x = A_h X A_w. A program is one warp; its tile
-is 16 rows by 16 or 32 columns, its window X reaches 8 (n - 1) pixels further on every side, n blocks for a kernel of
-radius up to 8 (n - 1):
+A tile is 16 rows by 16 or 32 columns; its window X reaches 8 (n - 1) pixels further on every side, n blocks for a
+kernel of radius up to 8 (n - 1):
 
-             window, n = 2                      row p of the bands' blocks: taps at 16 p - 8 (n - 1) + k - i
-        +----+----+----+                        for row i of the tile and row k of the block
-   A_h  |    |    |    |  A_w                   columns likewise, by the block transposed
- +----+----+    |    |    |
- | a0 | a1 |  x a0, a1 down every column of blocks -> left factors of the products along the rows
- +----+----+
+             window, n = 2             block p of a band has in row i and column k the tap at
+        +----+----+----+               16 p - 8 (n - 1) + k - i; A_w takes the same blocks, transposed
+   A_h  |    |    |    |
+ +----+----+--+----+----+              a column of the window's blocks times A_h is a block that is, where it lies,
+ | a0 | a1 |  |    |    |              the left factor of its products with A_w
+ +----+----+--+----+----+
 
-The result of the first product is the left factor of the second where it lies. For that everything is loaded as
-[lanes, numbers of a lane] in the order in which the units hold it, and reshaped: such changes of layout cost nothing.
-The lanes come first, and loads of different kinds have different shapes, since Triton gives all loads of one shape the
-widest access that any of them has.
-
-Factors are float16. Windows and taps are scaled by powers of two, so that what float32 holds is kept by two terms of 11
-bits and three products of them; where float32 is not asked for one term is enough. Sums are float32.
+Bands are tables in the order of the lanes, 16 bytes a lane and term, made by a small kernel of each call's taps: those
+of a bank that learns change between the replays of a CUDA graph. A zero of a band times NaN is NaN: tiles whose windows
+are not finite go tap by tap.
 """
 
 from __future__ import annotations
@@ -25,184 +20,86 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gkm_ops.kernels.windows import blurred_by_taps, border
+from gkm_ops.kernels.fragments import (
+    as_left,
+    is_finite,
+    left_places,
+    magnitude,
+    multiply,
+    right_factor,
+    right_places,
+    scales,
+    split,
+    transposed,
+)
+from gkm_ops.kernels.windows import blurred_by_taps, border, spread, tap_at
 
-# Binary exponents of a scaled window's largest number and of a kernel's summed taps. The first product stays below
-# 2^16 times what the border folds onto one pixel; small numbers go down to 2^-24, 2^-22 of the largest.
+# Binary exponents of a scaled window's largest number and of a kernel's summed taps. The first product stays below 2^6,
+# or 2^6 times the radius where a transposed band has the border folded onto a pixel, which float16 holds; its smallest
+# number is 2^-21 of the window's largest.
 WINDOW_EXPONENT = tl.constexpr(-3)
 TAPS_EXPONENT = tl.constexpr(7)
 # Windows of so many blocks an axis stay loaded; larger ones are loaded again for every kernel.
 MOST_BLOCKS_HELD = tl.constexpr(3)
-
-
-# ---- Where a lane's numbers are, in blocks of 16 x 16 ---------------------------------------------------------
-
-
-@triton.jit
-def as_left(numbers):
-    """[256], eight for each lane, to the left factor [16, 16] that they are."""
-    numbers = tl.reshape(numbers, (8, 4, 2, 2, 2))  # row, column, column, row, column
-    return tl.reshape(tl.permute(numbers, (3, 0, 2, 1, 4)), (16, 16))
-
-
-@triton.jit
-def left_places():
-    """Rows and columns of the numbers that `as_left` takes: [256] each."""
-    e = tl.arange(0, 256)
-    return 8 * ((e >> 1) & 1) + (e >> 5), 8 * ((e >> 2) & 1) + 2 * ((e >> 3) & 3) + (e & 1)
-
-
-@triton.jit
-def as_right(numbers, REGISTERS: tl.constexpr):
-    """[32, 8] to the right factor [16, 16] that they are; or [16, 16], by way of shared memory."""
-    if REGISTERS:
-        numbers = tl.reshape(numbers, (8, 4, 2, 2, 2))  # column, row, column, row, row
-        numbers = tl.reshape(tl.permute(numbers, (3, 1, 4, 2, 0)), (16, 16))
-    return numbers
-
-
-@triton.jit
-def right_places(REGISTERS: tl.constexpr):
-    """Rows and columns of the numbers that `as_right` takes, to be broadcast."""
-    if REGISTERS:
-        lane, r = tl.arange(0, 32)[:, None], tl.arange(0, 8)[None, :]
-        return 2 * (lane & 3) + (r & 1) + 8 * ((r >> 1) & 1), (lane >> 2) + 8 * (r >> 2)
-    else:
-        return tl.arange(0, 16)[:, None], tl.arange(0, 16)[None, :]
-
-
-@triton.jit
-def result_places():
-    """Rows and columns of a result's numbers, pairs of neighbours: [32, 4, 2]."""
-    lane, r, pair = tl.arange(0, 32)[:, None, None], tl.arange(0, 4)[None, :, None], tl.arange(0, 2)[None, None, :]
-    return (lane >> 2) + 8 * (r & 1), 2 * (lane & 3) + 8 * (r >> 1) + pair
-
-
-@triton.jit
-def as_result(numbers):
-    """[32, 4, 2] to [16, 16]."""
-    numbers = tl.reshape(numbers, (8, 4, 2, 2, 2))  # row, column, column, row, column
-    return tl.reshape(tl.permute(numbers, (3, 0, 2, 1, 4)), (16, 16))
-
-
-@triton.jit
-def of_result(block):
-    """[16, 16] to [32, 4, 2]."""
-    block = tl.reshape(block, (2, 8, 2, 4, 2))
-    return tl.reshape(tl.permute(block, (1, 3, 2, 0, 4)), (32, 4, 2))
-
-
-@triton.jit
-def load_tile(tile, row_stride, rows_left, columns_left, ACROSS: tl.constexpr):
-    """A tile's pixels as its results lie: a tuple of ACROSS blocks, zero beside the image.
-
-    tile: pointer to its first pixel; rows_left, columns_left: so many the image has from there on.
-    """
-    i, j = result_places()
-    blocks = ()
-    for n in tl.static_range(ACROSS):
-        pixels = tile + (i.to(tl.int64) * row_stride + (16 * n + j))
-        block = tl.load(pixels, mask=(i < rows_left) & (16 * n + j < columns_left), other=0)
-        blocks = blocks + (as_result(block).to(tl.float32),)
-    return blocks
-
-
-@triton.jit
-def store_tile(tile, row_stride, blocks, rows_left, columns_left, ACROSS: tl.constexpr):
-    """Write a tile, in the type of where it goes."""
-    i, j = result_places()
-    for n in tl.static_range(ACROSS):
-        pixels = tile + (i.to(tl.int64) * row_stride + (16 * n + j))
-        block = of_result(blocks[n]).to(tile.dtype.element_ty)
-        tl.store(pixels, block, mask=(i < rows_left) & (16 * n + j < columns_left))
-
-
-# ---- Factors --------------------------------------------------------------------------------------------------
-
-
-@triton.jit
-def magnitude(blocks):
-    """The bits of the largest magnitude in a tuple of blocks: ordered as numbers are, infinity and NaN the largest."""
-    largest = tl.abs(blocks[0])
-    for n in tl.static_range(1, len(blocks)):
-        largest = tl.maximum(largest, tl.abs(blocks[n]), propagate_nan=tl.PropagateNan.ALL)
-    return tl.max(largest.to(tl.int32, bitcast=True))
-
-
-@triton.jit
-def is_finite(bits):
-    return bits < 0x7F800000
-
-
-@triton.jit
-def scales(bits, EXPONENT: tl.constexpr):
-    """The powers of two that bring a number's exponent to EXPONENT, nearly so far from 1, and back."""
-    e = tl.minimum(tl.maximum(bits >> 23, 8), 247) - EXPONENT
-    return ((254 - e) << 23).to(tl.float32, bitcast=True), (e << 23).to(tl.float32, bitcast=True)
-
-
-@triton.jit
-def split(numbers, TERMS: tl.constexpr):
-    """Numbers as one float16, or as the sum of two."""
-    high = numbers.to(tl.float16)
-    if TERMS == 1:
-        return (high,)
-    else:
-        return high, (numbers - high.to(tl.float32)).to(tl.float16)
-
-
-@triton.jit
-def right_factor(pixels, scale, TERMS: tl.constexpr, REGISTERS: tl.constexpr):
-    terms = split(pixels * scale, TERMS)
-    if TERMS == 1:
-        return (as_right(terms[0], REGISTERS),)
-    else:
-        return as_right(terms[0], REGISTERS), as_right(terms[1], REGISTERS)
-
-
-@triton.jit
-def multiply(left, right, total, TERMS: tl.constexpr):
-    """total + left right; the product of the two low terms is less than what float32 holds."""
-    if TERMS == 2:
-        total = tl.dot(left[1], right[0], total)
-        total = tl.dot(left[0], right[1], total)
-    return tl.dot(left[0], right[0], total)
-
-
-@triton.jit
-def transposed(factor, TERMS: tl.constexpr):
-    if TERMS == 1:
-        return (tl.trans(factor[0]),)
-    else:
-        return tl.trans(factor[0]), tl.trans(factor[1])
+# Further than any kernel reaches.
+FAR = tl.constexpr(1 << 20)
 
 
 # ---- Bands ----------------------------------------------------------------------------------------------------
 
 
 @triton.jit
-def tabulate_bands(taps, radii, blocks, bands, inverses, size, most_blocks):
-    """A kernel's band, [most_blocks, 2 terms, 256] as `as_left` takes it, and what undoes its scale.
+def tabulate_bands(
+    taps, radii, blocks, plain, inverses, bands, rows, size, most_blocks, edge, length,
+    TRANSPOSED: tl.constexpr, PADDING: tl.constexpr,
+):  # fmt: skip
+    """A kernel's taps in float32, what undoes their scale, and its band, [most_blocks, 2 terms, 256] for `as_left`.
 
-    taps: [kernels, size], centred; blocks: how many of each kernel's are filled.
+    taps: [rows, size], centred; blocks: how many of each kernel's band are filled.
+    TRANSPOSED: that the band is, once for each of the places of `border_slot` along an axis of a length.
     """
-    kernel = tl.program_id(0)
+    kernel, slot = tl.program_id(0) % rows, tl.program_id(0) // rows
     radius, count = tl.load(radii + kernel), tl.load(blocks + kernel)
     centre = taps + kernel * size + size // 2
     total = 0.0
     for first in range(-radius, radius + 1, 64):
         offset = first + tl.arange(0, 64)
-        total += tl.sum(tl.abs(tl.load(centre + offset, mask=offset <= radius, other=0).to(tl.float32)))
+        tap = tap_at(centre, radius, offset, offset <= radius)
+        tl.store(plain + kernel * size + size // 2 + offset, tap, mask=offset <= radius)
+        total += tl.sum(tl.abs(tap))
     scale, inverse = scales(total.to(tl.int32, bitcast=True), TAPS_EXPONENT)
     tl.store(inverses + kernel, inverse)
     i, k = left_places()
-    band = bands + kernel.to(tl.int64) * most_blocks * 512 + tl.arange(0, 256)
+    band = bands + tl.program_id(0).to(tl.int64) * most_blocks * 512 + tl.arange(0, 256)
     for p in range(count):
-        offset = 16 * p - 8 * (count - 1) + k - i
-        tap = tl.load(centre + offset, mask=tl.abs(offset) <= radius, other=0).to(tl.float32)
+        reads = 16 * p - 8 * (count - 1) + k
+        if TRANSPOSED:
+            writes = _first_of_slot(slot, edge, length)
+            extent = length if slot > 0 else 2 * FAR
+            tap = spread(centre, radius, writes + reads, writes + i, extent, PADDING)
+        else:
+            tap = tap_at(centre, radius, reads - i, i >= 0)
         terms = split(tap * scale, 2)
         tl.store(band + 512 * p, terms[0])
         tl.store(band + 512 * p + 256, terms[1])
+
+
+@triton.jit
+def border_slot(block, edge, length):
+    """Which of a transposed band's tables a block of an axis takes: 0 away from the border, where all are the same.
+
+    edge: how many blocks from the first on may have the border folded onto them; as many up to the last, and one more.
+    """
+    last = (length - 1) // 16
+    block = tl.minimum(block, last)
+    return tl.where(block < edge, 1 + block, tl.where(block >= last - edge, 1 + 2 * edge + block - last, 0))
+
+
+@triton.jit
+def _first_of_slot(slot, edge, length):
+    """Where the block of a slot begins: FAR from any border for 0."""
+    block = tl.where(slot <= edge, slot - 1, slot - 1 - 2 * edge + (length - 1) // 16)
+    return tl.where(slot == 0, FAR, 16 * block)
 
 
 @triton.jit
@@ -225,7 +122,7 @@ def load_bands(band, BLOCKS: tl.constexpr, TERMS: tl.constexpr):
 
 @triton.jit
 def banded(window, bands_h, bands_w, BLOCKS: tl.constexpr, ACROSS: tl.constexpr, TERMS: tl.constexpr):
-    """A_h X A_w: ACROSS blocks of results of a window, a tuple of right factors, row by row."""
+    """A_h X A_w: ACROSS blocks of results, each with bands_w of its own; window: right factors, row by row."""
     columns: tl.constexpr = ACROSS + BLOCKS - 1
     parts = ()
     for q in tl.static_range(columns):
@@ -237,7 +134,7 @@ def banded(window, bands_h, bands_w, BLOCKS: tl.constexpr, ACROSS: tl.constexpr,
     for n in tl.static_range(ACROSS):
         result = tl.zeros((16, 16), tl.float32)
         for q in tl.static_range(BLOCKS):
-            result = multiply(parts[n + q], transposed(bands_w[q], TERMS), result, TERMS)
+            result = multiply(parts[n + q], transposed(bands_w[n][q], TERMS), result, TERMS)
         results = results + (result,)
     return results
 
@@ -324,7 +221,7 @@ def _by_products(
             factors_w = factors_h
         else:
             factors_w = load_bands(bands_w, BLOCKS, TERMS)
-        products = banded(factors, factors_h, factors_w, BLOCKS, ACROSS, TERMS)
+        products = banded(factors, factors_h, (factors_w,) * ACROSS, BLOCKS, ACROSS, TERMS)
     else:
         products = ()
         for n in tl.static_range(ACROSS):
