@@ -23,8 +23,8 @@ ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 # The other types' kernels are of the same templates: there two architectures decide.
 FOR_ALL = ("generic_f32.cu", "banded_f32.cu")
 FEW = (80, 90)
-# Bytes of stack a thread may take for registers that do not fit: none, but on matrix units, where a multiprocessor is to
-# hold 12 warps or more.
+# Bytes of stack a thread may take for registers that do not fit: none, but on matrix units, where a multiprocessor is
+# to hold 12 warps or more.
 MOST_STACK = {"blur": 200, "blur_adjoint": 200, "correlate": 200, "grad_mix": 320}
 MOST_REGISTERS = 255
 NVCC = shutil.which("nvcc")
@@ -106,7 +106,7 @@ FAULTS = {
         "fragments.cuh", "j = product == 1 ? 1 : 0;\n  const uint32_t left[4]", "product == 1", "product < 0"
     ),
     "results of the wrong rows": of_banded("fragments.cuh", "lane.g + i / 2 * kBlock", "i / 2", "i % 2"),
-    "a column of blocks late": of_banded("fragments.cuh", "const int k = first - tile;", "first - tile", "first - tile - 1"),
+    "a column of blocks late": of_banded("fragments.cuh", "int k = first - tile;", "first - tile", "first - tile - 1"),
     "a block of rows twice": of_banded("banded.cuh", "(rest, at + 2 * kBlock * kPitch);", "2 * kBlock", "kBlock"),
     "a four beside the image": of_banded("banded.cuh", "column >= 0 && column + 4", "column >= 0", "column >= -8"),
     "part of another row": of_banded("banded.cuh", "top(area.top + row)", "area.top + row", "area.top"),
