@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for GPUs that are not here, and prints what each takes, as JSON lines.
 
-    python ahead_of_time.py CAPABILITY...        80, 90 or 100 for sm_80, sm_90, sm_100
+    python ahead_of_time.py CAPABILITY DTYPE...        80, 90 or 100 for sm_80, sm_90, sm_100; float32, bfloat16
 
 The launches are those of the published bank on a photo of 1680x1120, caught on their way to the device.
 """
@@ -100,13 +100,13 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 
 def main() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
+    capability = int(sys.argv[1])
+    for dtype in (getattr(torch, name) for name in sys.argv[2:]):
         for name, launch in launches(dtype).items():
-            for capability in map(int, sys.argv[1:]):
-                compiled = compile_for(capability, *launch)
-                row = {"op": name, "dtype": str(dtype), "capability": capability, "shared": compiled.metadata.shared}
-                row |= {"matrix_products": compiled.asm["ptx"].count("mma")} | resources(compiled.asm["cubin"])
-                print(json.dumps(row), flush=True)
+            compiled = compile_for(capability, *launch)
+            row = {"op": name, "dtype": str(dtype), "capability": capability, "shared": compiled.metadata.shared}
+            row |= {"matrix_products": compiled.asm["ptx"].count("mma")} | resources(compiled.asm["cubin"])
+            print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
