@@ -253,9 +253,6 @@ struct Fours {
   }
 };
 
-// The largest number of a window has to be in [2^-2, 2^11): it fills a float16, and 2^4 times it does not leave its range.
-constexpr uint32_t kLeast = uint32_t(127 - 2) << 23, kTooMuch = uint32_t(127 + 11) << 23;
-
 // The magnitudes of the largest numbers that have been met in each plane of a window; NaN and infinity are the largest.
 struct Findings {
   uint32_t largest[kColours] = {};
@@ -274,17 +271,24 @@ struct Findings {
     return extreme;
   }
 
-  // Changes lifts, powers of two, that do not bring the largest numbers to where they have to be; whether any did not.
+  // Sets the lifts to the powers of two that the largest numbers want; whether any was another one. A lift depends on
+  // nothing else, so that equal images give equal bits, and is the same for eight powers of two, so that it seldom changes.
   __device__ bool adapt(float (&lift)[kColours]) const {
     bool changed = false;
 #pragma unroll
     for (int c = 0; c < kColours; ++c) {
-      const uint32_t lifted = magnitude(float_of(largest[c]) * lift[c]);
-      if (largest[c] == 0 || (lifted >= kLeast && lifted < kTooMuch)) continue;
-      lift[c] = scale_to(3, largest[c]);
+      if (largest[c] == 0 || lift[c] == lift_for(largest[c])) continue;
+      lift[c] = lift_for(largest[c]);
       changed = true;
     }
     return changed;
+  }
+
+ private:
+  // Brings a magnitude into [2^2, 2^10): it fills a float16, and 2^4 times it does not leave its range.
+  __device__ static float lift_for(uint32_t magnitude) {
+    const int exponent = int(magnitude >> 23) - 127;
+    return float_of(uint32_t(127 - ((exponent - 2 + 256) / 8 * 8 - 256)) << 23);
   }
 };
 

@@ -26,7 +26,8 @@ __device__ void each_source(int i, int n, int radius, Padding padding, const Vis
   each_folded(int64_t(i), int64_t(n), radius, padding, [&](int64_t e) { visit(int(e)); });
 }
 
-// A pixel of x_c, tap by tap: slow, and exact about borders, NaN and infinity.
+// A pixel of x_c, tap by tap: slow, and exact about borders, NaN and infinity. Rows, kernels and all are summed apart: ten
+// thousand terms in one sum would be less exact than float32 is.
 template <class S>
 __device__ float spread_by_taps(const Form& form, int b, int c, int row, int column) {
   float sum = 0;
@@ -35,8 +36,10 @@ __device__ float spread_by_taps(const Form& form, int b, int c, int row, int col
     const int radius = form.radii[kernel];
     const S* const map = plane_of<S>(form.coeffs, b, m, c);
     const S* const image = plane_of<S>(form.y, b, 0, form.mixed() ? 0 : c);
+    float of_kernel = 0;
     each_source(row, int(form.H), radius, form.padding, [&](int e) {
       for (int i = most(e - radius, 0); i <= least(e + radius, int(form.H) - 1); ++i) {
+        float of_row = 0;
         each_source(column, int(form.W), radius, form.padding, [&](int f) {
           for (int j = most(f - radius, 0); j <= least(f + radius, int(form.W) - 1); ++j) {
             float weight = form.mixed() ? 0.0f : widened(image[i * form.y.row + j]);
@@ -45,11 +48,13 @@ __device__ float spread_by_taps(const Form& form, int b, int c, int row, int col
               weight += share * widened(image[o * form.y.channel + i * form.y.row + j]);
             }
             const float tap = entry_of<float>(form.taps_h, centre + e - i) * entry_of<float>(form.taps_w, centre + f - j);
-            sum += tap * (widened(map[i * form.coeffs.row + j]) * weight);
+            of_row += tap * (widened(map[i * form.coeffs.row + j]) * weight);
           }
         });
+        of_kernel += of_row;
       }
     });
+    sum += of_kernel;
   }
   return sum;
 }
