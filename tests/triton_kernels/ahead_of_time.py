@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for GPUs that are not here, and prints what each takes, as JSON lines.
 
-    python ahead_of_time.py CAPABILITY DTYPE...        80, 90 or 100 for sm_80, sm_90, sm_100; float32, bfloat16
+    python ahead_of_time.py CAPABILITY DTYPE        80, 90 or 100 for sm_80, sm_90, sm_100; float32 or bfloat16
 
 The launches are those of the published bank on a photo of 1680x1120, caught on their way to the device.
 """
@@ -100,13 +100,12 @@ def resources(cubin: bytes) -> dict[str, int]:
 
 
 def main() -> None:
-    capability = int(sys.argv[1])
-    for dtype in (getattr(torch, name) for name in sys.argv[2:]):
-        for name, launch in launches(dtype).items():
-            compiled = compile_for(capability, *launch)
-            row = {"op": name, "dtype": str(dtype), "capability": capability, "shared": compiled.metadata.shared}
-            row |= {"matrix_products": compiled.asm["ptx"].count("mma")} | resources(compiled.asm["cubin"])
-            print(json.dumps(row), flush=True)
+    capability, dtype = int(sys.argv[1]), getattr(torch, sys.argv[2])
+    for name, launch in launches(dtype).items():
+        compiled = compile_for(capability, *launch)
+        row = {"op": name, "dtype": str(dtype), "capability": capability, "shared": compiled.metadata.shared}
+        row |= {"matrix_products": compiled.asm["ptx"].count("mma")} | resources(compiled.asm["cubin"])
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
