@@ -121,6 +121,38 @@ bool check_case(const Case& one, int64_t number, int64_t storage, bool generic) 
   return check(call, one.target, way, wanted(call, one.target));
 }
 
+// Whether an image gives the same bits alone as beside one of quite other numbers: what a block carries from one tile to
+// the next, and how large its tiles are, must not show.
+bool is_itself_in_every_batch(Target target) {
+  constexpr int64_t H = 40, W = 80, M = 3, K = 21, kPixels = H * W, kImages = 2;
+  std::vector<float> taps(M * K), image(kImages * 3 * kPixels), maps(kImages * M * kPixels);
+  for (size_t i = 0; i < taps.size(); ++i) taps[i] = float(1 + i % 5) / 64;
+  for (size_t i = 0; i < image.size(); ++i) image[i] = float(i * 7919 % 1009) * (i < image.size() / 2 ? 1e-5f : 1.0f);
+  for (size_t i = 0; i < maps.size(); ++i) maps[i] = float(i * 104729 % 997) / 997 - 0.3f;
+  const auto results = [&](int64_t first, int64_t images) {
+    Form form{};
+    form.target = target, form.padding = Padding::reflect;
+    form.B = images, form.C = form.O = 3, form.M = M, form.K = K, form.H = H, form.W = W;
+    const gkm::Planes pixels{image.data() + first * 3 * kPixels, 3 * kPixels, 0, kPixels, W, 1};
+    if (target != Target::blur_adjoint) form.x = pixels;
+    if (target != Target::blur) form.y = pixels;
+    if (target != Target::correlate) form.coeffs = {maps.data() + first * M * kPixels, M * kPixels, kPixels, 0, W, 1};
+    form.taps_w = form.taps_h = {taps.data(), Storage::f32};
+    for (int m = 0; m < M; ++m) form.radii[m] = uint16_t(10 - 3 * m);
+    std::vector<float> out(images * (target == Target::correlate ? M : 3) * kPixels);
+    form.out = out.data();
+    gkm::cuda::launch(form, nullptr);
+    return out;
+  };
+  gkm::shim::processors = 1;
+  std::vector<float> alone = results(0, 1);
+  const std::vector<float> other = results(1, 1);
+  alone.insert(alone.end(), other.begin(), other.end());
+  const bool same = alone == results(0, kImages);
+  if (!same) std::printf("target %d: an image gives other bits in another batch\n", int(target));
+  return same;
+}
+
 }  // namespace
 
 int main(int, char** arguments) {
@@ -132,6 +164,9 @@ int main(int, char** arguments) {
   for (int64_t i = 0; i < calls; ++i) {
     const Case& one = cases[size_t(i * kStride) % cases.size()];
     if (!check_case(one, i, storage, generic)) return 1;
+  }
+  for (Target target : {Target::blur, Target::blur_adjoint, Target::correlate}) {
+    if (!is_itself_in_every_batch(target)) return 1;
   }
   std::printf("%d calls agree with the definition, of %d kinds\n", int(calls), int(cases.size()));
   return 0;
