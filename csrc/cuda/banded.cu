@@ -15,7 +15,7 @@ void shape(Form& form) {
   const int most = (spreads(form) ? kSpreadWarps : kGatherWarps) / warps_of_a_part(form);
   form.parts = 0;
   // The largest tile has the smallest windows to a pixel; a smaller one where else multiprocessors would have nothing to do.
-  for (int parts = most; parts > 0; parts = (parts + 1) / 2 < parts ? (parts + 1) / 2 : 0) {
+  for (int parts = most; parts > 0; parts = parts == 1 ? 0 : (parts + 1) / 2) {
     Form with = form;
     with.parts = parts;
     if (shared_bytes(with) > shared_bytes_of_a_block()) continue;

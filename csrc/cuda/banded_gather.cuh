@@ -70,7 +70,7 @@ struct Gathering {
     const int kernels = int(form.M), evens = bank.evens;
     const auto after = [&](int i) { return SHARES > 1 && i < evens && i + SHARES >= evens ? evens + share : i + SHARES; };
     const auto kernel_at = [&](int i) { return bank.kernel(least(i, kernels - 1)); };
-    int i = SHARES == 1 || share < evens ? share : evens + share;
+    int i = SHARES == 1 ? share : first_of(share);
     auto next = kernel_at(i);
     for (int phase = 0; phase < 2; ++phase) {
       const int first = phase == 0 ? 0 : evens, last = phase == 0 ? evens : kernels;
@@ -94,6 +94,19 @@ struct Gathering {
           turn(Way<4>(), i, m, m_next);
         }
       }
+    }
+  }
+
+  // The number of a share's first kernel, M or more where it has none.
+  __device__ int first_of(int share) const { return share < bank.evens ? share : bank.evens + share; }
+
+  // Calls visit(c, bands) for each of a tile's colours, with the bands of kernel m.
+  template <class How, class Visit>
+  __device__ __forceinline__ void each_colour(How way, const Area& area, int m, const Visit& visit) const {
+    auto of_colour = bands(way, area, m, 0);
+    for (int c = 0; c < area.colours; ++c) {
+      if (c > 0 && form.channel_banks) of_colour = bands(way, area, m, c);
+      visit(c, of_colour);
     }
   }
 
@@ -291,11 +304,7 @@ __global__ void __launch_bounds__(32 * kGatherWarps, kGatherBlocks) correlate(co
       });
     };
     gathering.template each<kShares>(area, share, [&](auto way, int, int m, int) {
-      auto bands = gathering.bands(way, area, m, 0);
-      for (int c = 0; c < area.colours; ++c) {
-        if (c > 0 && form.channel_banks) bands = gathering.bands(way, area, m, c);
-        one(way, bands, m, c);
-      }
+      gathering.each_colour(way, area, m, [&](int c, const auto& bands) { one(way, bands, m, c); });
       const int64_t map = area.b * form.M + m;
       write<S>(form, part, lane, form.channel_coeffs ? map * form.C + area.first : map,
                [&](int tile, int p) { return sum.at[tile][p]; });
@@ -329,11 +338,7 @@ __global__ void __launch_bounds__(32 * kGatherWarps, kGatherBlocks) grad_mix(con
     const auto load = [&](int m) {
       coeffs.load(form, part, lane, maps + m * form.coeffs.map, form.coeffs.row, whole && is_even<S>(form.coeffs, 2));
     };
-    if (share < bank.evens) {
-      load(bank.kernel(share).m);
-    } else if (bank.evens + share < form.M) {
-      load(bank.kernel(bank.evens + share).m);
-    }
+    if (const int first = gathering.first_of(share); first < form.M) load(bank.kernel(first).m);
     const auto one = [&](auto way, const auto& bands, int m, int c) {
       const Results blurred = gathering.blurred(way, bands, area, part, m, c);
       const float inverse = gathering.inverse(c);
@@ -352,11 +357,7 @@ __global__ void __launch_bounds__(32 * kGatherWarps, kGatherBlocks) grad_mix(con
       }
     };
     gathering.template each<kShares>(area, share, [&](auto way, int, int m, int next) {
-      auto bands = gathering.bands(way, area, m, 0);
-      for (int c = 0; c < area.colours; ++c) {
-        if (c > 0 && form.channel_banks) bands = gathering.bands(way, area, m, c);
-        one(way, bands, m, c);
-      }
+      gathering.each_colour(way, area, m, [&](int c, const auto& bands) { one(way, bands, m, c); });
       if (next >= 0) load(next);
     });
   }
