@@ -43,9 +43,14 @@ _VARIABLES = tuple(_OP_FOR)
 _TYPES = {"mix": "Tensor?", "radii": "int[]", "padding_mode": "str", "per_channel": "bool"}
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
-# Where one of these keys comes next, no mode and no subclass stands between a call and its implementation, which
-# spares a small call the way back through the dispatcher.
-_PLAIN_KEYS = (torch._C.DispatchKey.CPU, torch._C.DispatchKey.CUDA)
+# Where nothing but one of these is below autograd, no mode and no subclass stands between a call and its
+# implementation, which spares a small call the way back through the dispatcher.
+_PLAIN_KEYSETS = {torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key)).raw_repr() for key in ("CPU", "CUDA")}
+_BELOW_AUTOGRAD = torch._C._after_autograd_keyset
+_BELOW_AUTOGRAD_BITS = _BELOW_AUTOGRAD.raw_repr()
+
+# Of so many kinds of calls an op knows that they are right; then it begins anew.
+_MOST_KINDS = 256
 
 _library = torch.library.Library("gkm_ops", "DEF")
 
@@ -184,14 +189,26 @@ def _register(name: str) -> None:
     signature = ", ".join(f"{_TYPES.get(argument, 'Tensor')} {argument}" for argument in names)
     _library.define(f"{name}({signature}) -> Tensor")
     op = getattr(torch.ops.gkm_ops, name).default
+    tensors = names.index("radii")  # so many come first
+    checked: dict[tuple[Any, ...], tuple[Sizes, str]] = {}
 
     def serve(*args: Any) -> Tensor:
-        arguments = dict(zip(names, args, strict=True))
-        sizes = check(target=target, **arguments)
+        # All that `check` looks at: most calls are of a kind that it has seen. What it refuses stays unknown.
+        kind = (
+            *[None if tensor is None else (tensor.shape, tensor.dtype, tensor.device) for tensor in args[:tensors]],
+            tuple(args[tensors]),
+            *args[tensors + 1 :],
+        )
+        found = checked.get(kind)
+        if found is None:
+            if len(checked) >= _MOST_KINDS:
+                checked.clear()
+            sizes = check(target=target, **dict(zip(names, args, strict=True)))
+            found = checked[kind] = (sizes, args[0].device.type)
+        sizes, device_type = found
         if 0 in sizes:
-            return _empty_result(target, sizes, arguments).zero_()
-        image = args[0]
-        return backends.choose(image.device.type, image.dtype).implementation(name)(*args)
+            return _empty_result(target, sizes, dict(zip(names, args, strict=True))).zero_()
+        return backends.choose(device_type, args[0].dtype).implementation(name)(*args)
 
     def fake(*args: Any) -> Tensor:
         arguments = dict(zip(names, args, strict=True))
@@ -246,13 +263,12 @@ def _register(name: str) -> None:
         if functorch or forward_ad._current_level >= 0:
             with enable_single_level_autograd_function():
                 return Derivative.apply(*args)  # type: ignore[attr-defined]
-        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args):
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args[:tensors]):
             return Derivative.apply(*args)  # type: ignore[attr-defined]
-        below = keyset & torch._C._after_autograd_keyset
-        if below.highestPriorityTypeId() in _PLAIN_KEYS:
+        if keyset.raw_repr() & _BELOW_AUTOGRAD_BITS in _PLAIN_KEYSETS:
             return serve(*args)
         with torch._C._AutoDispatchBelowAutograd():
-            return op.redispatch(below, *args)
+            return op.redispatch(keyset & _BELOW_AUTOGRAD, *args)
 
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
         dims = dict(zip(names, in_dims, strict=True))
