@@ -9,8 +9,7 @@ bool is_plain(const Form& form, const Planes& planes) {
   return planes.data == nullptr || ((planes.column == 1 || form.W == 1) && planes.row >= 0);
 }
 
-}  // namespace
-
+// How many parts a block's tile is to have: into the form, zero where the device has no room for any.
 void shape(Form& form) {
   const int most = (spreads(form) ? kSpreadWarps : kGatherWarps) / warps_of_a_part(form);
   form.parts = 0;
@@ -24,15 +23,16 @@ void shape(Form& form) {
   }
 }
 
-bool serves(const Form& form) {
+}  // namespace
+
+bool serves(Form& form) {
   if (form.storage == Storage::f64 || form.reach() > kMostRadius || form.M >= 1 << 15) return false;
   // Pixels of a plane, and tiles, are counted in 31 bits.
   const auto is_large = [&](const Planes& planes) { return (form.H - 1) * planes.row + form.W >= INT32_MAX / 2; };
   if (is_large(form.x) || is_large(form.y) || is_large(form.coeffs)) return false;
   if (form.B * form.C * (form.H / kRows + 1) * (form.W / kColumns + 1) > INT32_MAX / 2) return false;
-  Form shaped = form;
-  shape(shaped);
-  if (shaped.parts == 0) return false;
+  shape(form);
+  if (form.parts == 0) return false;
   if (!is_plain(form, form.x) || !is_plain(form, form.y) || !is_plain(form, form.coeffs)) return false;
   const bool adds_colours = form.mixed() || (form.target == Target::correlate && !form.channel_coeffs);
   switch (form.target) {

@@ -39,8 +39,7 @@ inline size_t shared_bytes(const Form& form) {
 }
 
 template <class S, int TERMS>
-int launch_in_terms(Form form, void* stream) {
-  shape(form);
+int launch_in_terms(const Form& form, void* stream) {
   const size_t shared = shared_bytes(form);
   const int threads = 32 * warps_of(form);
   const auto start = [&](void (*kernel)(Form)) {

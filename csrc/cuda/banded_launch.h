@@ -8,11 +8,8 @@ namespace gkm::cuda::banded {
 constexpr int kColours = 3;      // of an image that a block takes at a time
 constexpr int kMostRadius = 12;  // of a band of four blocks
 
-// Whether they can make a call on the current device.
-bool serves(const Form& form);
-
-// How many parts a block's tile is to have: into the form, zero where the device has no room for any.
-void shape(Form& form);
+// Whether they can make a call on the current device. Puts into the form how many parts a block's tile is to have.
+bool serves(Form& form);
 
 // Starts a call in one storage type, on a stream. Returns CUDA's error code, 0 for none.
 int launch_f32(const Form& form, void* stream);

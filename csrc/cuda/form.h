@@ -28,7 +28,7 @@ struct Form : Operands {
   Table mix;             // [M, O, C], or of no data
   void* workspace;       // of as many bytes as `workspace_bytes` wants
   bool single;           // float32 in one product on matrix units, where that is what the caller wants
-  int parts;             // of a block's tile, where matrix units make it; the launcher sets it
+  int parts;             // of a block's tile, where matrix units make it: `banded::serves` sets it
   bool generic;          // by the kernels for any bank even where faster ones would serve
   uint16_t radii[kMostKernels];
 

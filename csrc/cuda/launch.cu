@@ -60,7 +60,8 @@ size_t workspace_bytes(const Form& form) {
 
 int launch(const Form& form, void* stream) {
   if (form.target == Target::grad_taps_w) return launch(transposed(form), stream);
-  if (!form.generic && banded::serves(form)) return launch_banded(form, stream);
+  Form shaped = form;
+  if (!form.generic && banded::serves(shaped)) return launch_banded(shaped, stream);
   return launch_for_any_bank(form, stream);
 }
 
