@@ -21,10 +21,10 @@ namespace gkm {
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-// What every `evaluate` takes first.
+// What every `evaluate` takes first. The radii are int64, and on the CPU.
 #define GKM_ARGUMENTS                                                                                                \
   "int target, Tensor(a!) out, Tensor? x, Tensor? y, Tensor? coeffs, Tensor? taps_w, Tensor? taps_h, Tensor? mix, " \
-  "int[] radii, int padding, float ridge"
+  "Tensor radii, int padding, float ridge"
 
 inline Storage storage_of(const Tensor& tensor) {
   switch (tensor.scalar_type()) {

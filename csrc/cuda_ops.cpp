@@ -43,8 +43,7 @@ void* current_stream(int32_t device) {
 
 void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional<Tensor> y,
               std::optional<Tensor> coeffs, std::optional<Tensor> taps_w, std::optional<Tensor> taps_h,
-              std::optional<Tensor> mix, std::vector<int64_t> radii, int64_t padding, double ridge,
-              bool single) {
+              std::optional<Tensor> mix, Tensor radii, int64_t padding, double ridge, bool single) {
   const int32_t device = out.get_device_index();
   const torch::stable::accelerator::DeviceGuard guard(device);
   Form form{};
@@ -52,10 +51,11 @@ void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional
   form.taps_h = table_of(taps_h);
   form.mix = table_of(mix);
   gkm::describe(form, target, out, x, y, coeffs, taps_w.has_value() ? *taps_w : *taps_h, mix, padding, ridge);
-  if (radii.size() > gkm::cuda::kMostKernels || form.K / 2 > gkm::cuda::kMostRadius) {
+  const int64_t kernels = radii.numel();
+  if (kernels > gkm::cuda::kMostKernels || form.K / 2 > gkm::cuda::kMostRadius) {
     throw std::invalid_argument("a bank of more or larger kernels than the CUDA kernels take");
   }
-  std::copy(radii.begin(), radii.end(), form.radii);
+  std::copy_n(static_cast<const int64_t*>(radii.data_ptr()), kernels, form.radii);
   form.single = single;
   form.generic = only_generic();
 

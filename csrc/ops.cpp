@@ -51,39 +51,50 @@ void append_doubles(const T* data, const std::vector<int64_t>& sizes, const std:
   for (int64_t i = 0; i < sizes[dim]; ++i) append_doubles(data + i * strides[dim], sizes, strides, dim + 1, out);
 }
 
-// Taps and mixes are small and of any floating type: the kernels take them as doubles.
-std::vector<double> doubles_of(const std::optional<Tensor>& tensor) {
-  std::vector<double> out;
-  if (!tensor.has_value()) return out;
-  const void* data = tensor->data_ptr();
-  const gkm::Storage storage = gkm::storage_of(*tensor);
-  if (storage == gkm::Storage::f64 && tensor->is_contiguous()) {
-    const double* doubles = static_cast<const double*>(data);
-    return std::vector<double>(doubles, doubles + tensor->numel());
+// Taps and mixes are small and of any floating type: the kernels take them as doubles, in place where they are those.
+class Doubles {
+ public:
+  explicit Doubles(const std::optional<Tensor>& tensor) {
+    if (!tensor.has_value()) return;
+    const void* data = tensor->data_ptr();
+    const gkm::Storage storage = gkm::storage_of(*tensor);
+    if (storage == gkm::Storage::f64 && tensor->is_contiguous()) {
+      data_ = static_cast<const double*>(data);
+      return;
+    }
+    copies_.reserve(tensor->numel());
+    // Asked of the tensor once each: through the stable interface an answer is a call.
+    std::vector<int64_t> sizes(tensor->dim()), strides(tensor->dim());
+    for (size_t d = 0; d < sizes.size(); ++d) {
+      sizes[d] = tensor->size(d);
+      strides[d] = tensor->stride(d);
+    }
+    switch (storage) {
+      case gkm::Storage::f32:
+        append_doubles(static_cast<const float*>(data), sizes, strides, 0, copies_);
+        break;
+      case gkm::Storage::f64:
+        append_doubles(static_cast<const double*>(data), sizes, strides, 0, copies_);
+        break;
+      case gkm::Storage::bf16:
+        append_doubles(static_cast<const torch::headeronly::BFloat16*>(data), sizes, strides, 0, copies_);
+        break;
+      case gkm::Storage::f16:
+        append_doubles(static_cast<const torch::headeronly::Half*>(data), sizes, strides, 0, copies_);
+        break;
+    }
+    data_ = copies_.data();
   }
-  out.reserve(tensor->numel());
-  // Asked of the tensor once each: through the stable interface an answer is a call.
-  std::vector<int64_t> sizes(tensor->dim()), strides(tensor->dim());
-  for (size_t d = 0; d < sizes.size(); ++d) {
-    sizes[d] = tensor->size(d);
-    strides[d] = tensor->stride(d);
-  }
-  switch (storage) {
-    case gkm::Storage::f32:
-      append_doubles(static_cast<const float*>(data), sizes, strides, 0, out);
-      break;
-    case gkm::Storage::f64:
-      append_doubles(static_cast<const double*>(data), sizes, strides, 0, out);
-      break;
-    case gkm::Storage::bf16:
-      append_doubles(static_cast<const torch::headeronly::BFloat16*>(data), sizes, strides, 0, out);
-      break;
-    case gkm::Storage::f16:
-      append_doubles(static_cast<const torch::headeronly::Half*>(data), sizes, strides, 0, out);
-      break;
-  }
-  return out;
-}
+  Doubles(const Doubles&) = delete;
+  Doubles& operator=(const Doubles&) = delete;
+
+  // Contiguous; null where there is no tensor.
+  const double* data() const { return data_; }
+
+ private:
+  std::vector<double> copies_;
+  const double* data_ = nullptr;
+};
 
 void parallel_for(int64_t n, void (*body)(void*, int64_t), void* context) {
   torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
@@ -114,22 +125,23 @@ void* scratch(size_t bytes) {
   return block.get();
 }
 
-void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional<Tensor> y,
-              std::optional<Tensor> coeffs, std::optional<Tensor> taps_w, std::optional<Tensor> taps_h,
-              std::optional<Tensor> mix, std::vector<int64_t> radii, int64_t padding, double ridge) {
-  const std::vector<double> doubles_w = doubles_of(taps_w), doubles_h = doubles_of(taps_h), doubles_mix = doubles_of(mix);
+void evaluate(int64_t target, const Tensor& out, const std::optional<Tensor>& x, const std::optional<Tensor>& y,
+              const std::optional<Tensor>& coeffs, const std::optional<Tensor>& taps_w,
+              const std::optional<Tensor>& taps_h, const std::optional<Tensor>& mix, const Tensor& radii,
+              int64_t padding, double ridge) {
+  const Doubles doubles_w(taps_w), doubles_h(taps_h), doubles_mix(mix);
   gkm::Form form;
   gkm::describe(form, target, out, x, y, coeffs, taps_w.has_value() ? *taps_w : *taps_h, mix, padding, ridge);
-  form.taps_w = taps_w.has_value() ? doubles_w.data() : nullptr;
-  form.taps_h = taps_h.has_value() ? doubles_h.data() : nullptr;
-  form.mix = mix.has_value() ? doubles_mix.data() : nullptr;
-  form.radii = radii.data();
+  form.taps_w = doubles_w.data();
+  form.taps_h = doubles_h.data();
+  form.mix = doubles_mix.data();
+  form.radii = static_cast<const int64_t*>(radii.data_ptr());
   kEvaluate[gkm::instruction_set()](form, gkm::Runtime{torch::stable::get_num_threads(), parallel_for, scratch});
 }
 
 // A 3x3 convolution of float32: x [B, C, H, W], its columns side by side; all else contiguous.
-void convolve(Tensor out, Tensor x, Tensor weight, std::optional<Tensor> bias, bool rectified,
-              std::optional<Tensor> added) {
+void convolve(const Tensor& out, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+              bool rectified, const std::optional<Tensor>& added) {
   gkm::Convolution form;
   form.B = x.size(0);
   form.C = x.size(1);

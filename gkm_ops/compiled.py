@@ -36,6 +36,12 @@ def load(path: str) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=256)
+def _table(radii: tuple[int, ...]) -> Tensor:
+    """The radii of a bank as `evaluate` takes them: a list costs a large part of a small call."""
+    return torch.tensor(radii, dtype=torch.int64, device="cpu")
+
+
 class CompiledOps:
     """The ops of one library, under the names and arguments of `gkm_ops.ops`.
 
@@ -56,19 +62,18 @@ class CompiledOps:
         self,
         target: str,
         out: Tensor,
+        x: Tensor | None,
+        y: Tensor | None,
+        coeffs: Tensor | None,
+        taps_w: Tensor | None,
+        taps_h: Tensor | None,
+        mix: Tensor | None,
         radii: Sequence[int],
-        padding_mode: str,
-        *,
-        x: Tensor | None = None,
-        y: Tensor | None = None,
-        coeffs: Tensor | None = None,
-        taps_w: Tensor | None = None,
-        taps_h: Tensor | None = None,
-        mix: Tensor | None = None,
+        padding: str,
         ridge: float = 0.0,
     ) -> Tensor:
-        number, padding = _TARGETS[target], _PADDING[padding_mode]
-        self._op(number, out, x, y, coeffs, taps_w, taps_h, mix, radii, padding, ridge, *self._options())
+        table, options = _table(tuple(radii)), self._options()
+        self._op(_TARGETS[target], out, x, y, coeffs, taps_w, taps_h, mix, table, _PADDING[padding], ridge, *options)
         return out
 
     def _options(self) -> tuple[Any, ...]:
@@ -87,7 +92,7 @@ class CompiledOps:
     ) -> Tensor:
         B, C, H, W = x.shape
         out = x.new_empty(B, C if mix is None else mix.shape[1], H, W)
-        return self._evaluate("blur", out, radii, padding, x=x, coeffs=coeffs, taps_w=taps_w, taps_h=taps_h, mix=mix)
+        return self._evaluate("blur", out, x, None, coeffs, taps_w, taps_h, mix, radii, padding)
 
     def blur_adjoint(
         self,
@@ -101,9 +106,7 @@ class CompiledOps:
     ) -> Tensor:
         B, O, H, W = y.shape  # noqa: E741
         out = y.new_empty(B, O if mix is None else mix.shape[2], H, W)
-        return self._evaluate(
-            "blur_adjoint", out, radii, padding, y=y, coeffs=coeffs, taps_w=taps_w, taps_h=taps_h, mix=mix
-        )
+        return self._evaluate("blur_adjoint", out, None, y, coeffs, taps_w, taps_h, mix, radii, padding)
 
     def correlate(
         self,
@@ -119,14 +122,14 @@ class CompiledOps:
         B, C, H, W = x.shape
         M = taps_w.shape[-2]
         out = x.new_empty(B, M, C, H, W) if per_channel else x.new_empty(B, M, H, W)
-        return self._evaluate("correlate", out, radii, padding, x=x, y=y, taps_w=taps_w, taps_h=taps_h, mix=mix)
+        return self._evaluate("correlate", out, x, y, None, taps_w, taps_h, mix, radii, padding)
 
     def grad_mix(
         self, x: Tensor, y: Tensor, coeffs: Tensor, taps_w: Tensor, taps_h: Tensor, radii: Sequence[int], padding: str
     ) -> Tensor:
         wide = accumulation_dtype(x.dtype)
         sums = x.new_empty(coeffs.shape[1], y.shape[1], x.shape[1], dtype=self._sums or wide)
-        self._evaluate("grad_mix", sums, radii, padding, x=x, y=y, coeffs=coeffs, taps_w=taps_w, taps_h=taps_h)
+        self._evaluate("grad_mix", sums, x, y, coeffs, taps_w, taps_h, None, radii, padding)
         return sums.to(wide)
 
     def grad_taps_w(self, x: Tensor, y: Tensor, coeffs: Tensor, taps_h: Tensor, *others: Any) -> Tensor:
@@ -150,11 +153,11 @@ class CompiledOps:
     ) -> Tensor:
         wide = accumulation_dtype(x.dtype)
         sums = x.new_empty(like.shape, dtype=self._sums or wide)
-        self._evaluate(target, sums, radii, padding, x=x, y=y, coeffs=coeffs, taps_w=taps_w, taps_h=taps_h, mix=mix)
+        self._evaluate(target, sums, x, y, coeffs, taps_w, taps_h, mix, radii, padding)
         return sums.to(wide)
 
     def ridge_dual(
         self, x: Tensor, y: Tensor, taps_w: Tensor, taps_h: Tensor, radii: Sequence[int], ridge: float, padding: str
     ) -> Tensor:
         out = y.new_empty(y.shape)
-        return self._evaluate("ridge_dual", out, radii, padding, x=x, y=y, taps_w=taps_w, taps_h=taps_h, ridge=ridge)
+        return self._evaluate("ridge_dual", out, x, y, None, taps_w, taps_h, None, radii, padding, ridge)
