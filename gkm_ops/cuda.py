@@ -45,7 +45,7 @@ def built() -> str:
 
 
 @functools.cache
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
@@ -62,7 +62,7 @@ def refusal(device_type: str, dtype: torch.dtype) -> str | None:
         return _problem
     if device_type != "cuda":
         return f"it serves GPUs, not {device_type}"
-    if not _has_gpu():
+    if not has_gpu():
         return "torch finds no GPU"
     if dtype not in compiled.DTYPES:
         return f"it has no kernels for {dtype}"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from gkm_ops import reference
+from gkm_ops.cuda import has_gpu
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A tile, or a block of one: a small one wastes few multiply-adds on the halo.
@@ -40,13 +41,18 @@ def refusal(device_type: str, dtype: torch.dtype) -> str | None:
             return "it serves GPUs; the CPU only in Triton's interpreter, under TRITON_INTERPRET=1"
     elif device_type != "cuda":
         return f"it serves GPUs, not {device_type}"
-    elif not torch.cuda.is_available():
+    elif not has_gpu():
         return "torch finds no GPU"
-    elif torch.cuda.get_device_capability() < _LEAST_CAPABILITY:
-        return f"it wants compute capability {_LEAST_CAPABILITY}, not {torch.cuda.get_device_capability()}"
+    elif (capability := _capability(torch.cuda.current_device())) < _LEAST_CAPABILITY:
+        return f"it wants compute capability {_LEAST_CAPABILITY}, not {capability}"
     if dtype not in _DTYPES:
         return f"it has no kernels for {dtype}"
     return None
+
+
+@functools.cache
+def _capability(device: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 class _Classes(NamedTuple):
@@ -226,13 +232,33 @@ def _map_strides(coeffs: Tensor) -> tuple[int, ...]:
     return coeffs.stride() if coeffs.dim() == 5 else (*coeffs.stride()[:2], 0, *coeffs.stride()[2:])
 
 
+# What Triton has compiled, by all that it compiled it for; of so many, then it begins anew.
+_compiled: dict[tuple[Any, ...], Any] = {}
+_MOST_COMPILED = 1024
+
+
 def _launch(
     kernel: Any, programs: int, device: torch.device, *args: Any,
     warps: int = _WARPS, registers: int = _MOST_REGISTERS, **constants: Any,
 ) -> None:  # fmt: skip
-    on_device = torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
+    # All that Triton tells launches apart by, and more: it compiles anew for numbers of 1 and multiples of 16, and for
+    # tensors that do not begin at one. To find that out by itself takes it longer than to start a kernel.
+    key = (
+        kernel.fn, device, warps, registers, *constants.items(),
+        *[arg if type(arg) is int else (arg.dtype, arg.data_ptr() % 16) for arg in args],
+    )  # fmt: skip
+    on_device = torch.cuda.device(device.index) if device.type == "cuda" else contextlib.nullcontext()
     with on_device:
-        kernel[(programs,)](*args, **constants, num_warps=warps, num_stages=1, maxnreg=registers)
+        compiled = _compiled.get(key)
+        if compiled is not None:
+            compiled[(programs, 1, 1)](*args, *[constants[name] for name in kernel.arg_names[len(args) :]])
+            return
+        compiled = kernel[(programs,)](*args, **constants, num_warps=warps, num_stages=1, maxnreg=registers)
+        if compiled is None:  # interpreted
+            return
+        if len(_compiled) >= _MOST_COMPILED:
+            _compiled.clear()
+        _compiled[key] = compiled
 
 
 def blur(

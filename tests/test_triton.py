@@ -1,4 +1,4 @@
-"""The Triton kernels without a GPU: interpreted, with faults put in, and compiled ahead of time."""
+"""The Triton kernels without a GPU: interpreted, with faults put in, compiled ahead of time, and launched nowhere."""
 
 import importlib.util
 import json
@@ -68,6 +68,11 @@ def test_the_interpreter_agrees_with_the_oracle(half):
 def test_faults_are_found(share):
     done = run(CASES / "mutants.py", share, 2, interpreted=True)
     assert done.returncode == 0, f"not found:\n{done.stdout}\n{done.stderr[-4000:]}"
+
+
+def test_what_is_kept_of_launches_starts_what_triton_would():
+    done = run(CASES / "launches.py", interpreted=False)
+    assert done.returncode == 0, done.stderr[-4000:]
 
 
 @pytest.mark.parametrize(("capability", "dtype"), TARGETS)
