@@ -27,12 +27,12 @@ def refusal(device_type: str, dtype: torch.dtype) -> str | None:
     """Why this backend cannot serve a device and dtype, or None where it can."""
     if _problem is not None:
         return _problem
+    if device_type != "cpu":
+        return f"it serves the CPU alone, not {device_type}"
     try:
         _info.instruction_set()
     except RuntimeError as error:
         return str(error)
-    if device_type != "cpu":
-        return f"it serves the CPU alone, not {device_type}"
     if dtype not in compiled.DTYPES:
         return f"it has no kernels for {dtype}"
     return None
