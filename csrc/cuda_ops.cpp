@@ -19,12 +19,15 @@ namespace {
 using gkm::Tensor;
 using gkm::cuda::Form;
 
-// GKM_OPS_CUDA_KERNELS leaves those out that are made for some banks: to test and to measure the others.
-bool only_generic() {
+// GKM_OPS_CUDA_KERNELS chooses among the kernels that can serve a call: to test and to measure them.
+gkm::cuda::Kernels wanted_kernels() {
+  using gkm::cuda::Kernels;
   const char* const wanted = std::getenv("GKM_OPS_CUDA_KERNELS");
-  if (wanted == nullptr || *wanted == '\0') return false;
-  if (std::string(wanted) == "generic") return true;
-  throw std::runtime_error("GKM_OPS_CUDA_KERNELS: got '" + std::string(wanted) + "', wanted 'generic' or nothing");
+  if (wanted == nullptr || *wanted == '\0') return Kernels::best;
+  if (std::string(wanted) == "generic") return Kernels::generic;
+  if (std::string(wanted) == "composed") return Kernels::composed;
+  throw std::runtime_error("GKM_OPS_CUDA_KERNELS: got '" + std::string(wanted) +
+                           "', wanted 'generic', 'composed' or nothing");
 }
 
 // The table of a tensor, which is made contiguous where it is not.
@@ -57,7 +60,7 @@ void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional
   }
   std::copy_n(static_cast<const int64_t*>(radii.data_ptr()), kernels, form.radii);
   form.single = single;
-  form.generic = only_generic();
+  form.kernels = wanted_kernels();
 
   std::optional<Tensor> workspace;
   if (const size_t bytes = gkm::cuda::workspace_bytes(form); bytes > 0) {

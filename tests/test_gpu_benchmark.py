@@ -130,7 +130,7 @@ def test_what_is_compiled_is_compiled_ahead(monkeypatch):
     groups = list(ahead.groups(suite.FULL))
     assert {(precision, families) for _, precision, families in groups} == {
         (FLOAT32, ("compiled",)), (BFLOAT16, ("compiled",)),
-        *((precision, ("fused",)) for precision in (FLOAT32, BFLOAT16, TF32)),
+        *((precision, ("fused", "variant")) for precision in (FLOAT32, BFLOAT16, TF32)),
     }  # fmt: skip
     assert {case for case, *_ in groups} == set(suite.FULL.cases)
     ran = []

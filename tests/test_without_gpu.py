@@ -21,18 +21,21 @@ COMPILER = ["g++", "-std=c++20", "-g1", "-Wall", "-Wextra", "-Wno-unknown-pragma
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 # The other types' kernels are of the same templates: there two architectures decide.
-FOR_ALL = ("generic_f32.cu", "banded_f32.cu")
+FOR_ALL = ("generic_f32.cu", "banded_f32.cu", "composed.cu")
 FEW = (80, 90)
 # Bytes of stack a thread may take for registers that do not fit: none, but on matrix units, where a multiprocessor is
 # to hold 12 warps or more.
-MOST_STACK = {"blur": 200, "blur_adjoint": 200, "correlate": 200, "grad_mix": 320}
+MOST_STACK = {
+    "banded": {"blur": 200, "blur_adjoint": 200, "correlate": 200, "grad_mix": 320},
+    "composed": {"blur": 200, "correlate": 200},
+}
 MOST_REGISTERS = 255
 NVCC = shutil.which("nvcc")
 
 # How many of its calls the driver makes, of all kinds in turn.
 CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 25, 400
 ALL_TYPES, FLOAT32, BFLOAT16 = -1, 0, 2
-KERNELS = {"best": 0, "generic": 1}
+KERNELS = {"best": 0, "generic": 1, "composed": 2}
 
 
 class Fault(NamedTuple):
@@ -64,6 +67,11 @@ class Fault(NamedTuple):
 def of_banded(file, around, text=None, instead=""):
     """A fault of the kernels on matrix units; without a text all of what is around it."""
     return Fault(file, around, text or around, instead, kernels="best")
+
+
+def of_composed(around, text=None, instead=""):
+    """A fault of the kernels that compose each pixel's own."""
+    return Fault("composed.cuh", around, text or around, instead, kernels="composed")
 
 
 BARRIER = "__syncthreads();"
@@ -109,6 +117,15 @@ FAULTS = {
     "a column of blocks late": of_banded("fragments.cuh", "int k = first - tile;", "first - tile", "first - tile - 1"),
     "a block of rows twice": of_banded("banded.cuh", "(rest, at + 2 * kBlock * kPitch);", "2 * kBlock", "kBlock"),
     "a four beside the image": of_banded("banded.cuh", "column >= 0 && column + 4", "column >= 0", "column >= -8"),
+    "taps of the bank not awaited": of_composed(f"{BARRIER}  // the taps are there", BARRIER),
+    "x not awaited": of_composed(f"{BARRIER}  // x is there, for all colours", BARRIER),
+    "pairs overwritten": of_composed(f"{BARRIER}  // the pairs before have been used", BARRIER),
+    "pairs not awaited": of_composed(f"{BARRIER}  // the pairs are there", BARRIER),
+    "pairs of one side": of_composed("at[x - offset] + at[x + offset]", "at[x + offset]", "at[x - offset]"),
+    "rows of one side": of_composed("rows[y - j] + rows[y + j]", "rows[y + j]", "rows[y - j]"),
+    "taps of one side": of_composed("centre - offset);", "centre - offset", "centre + offset"),
+    "coefficients of the kernel before": of_composed("load(n + kAhead, next)", "n + kAhead", "n + kAhead - 1"),
+    "infinity composed": of_composed("largest >= kLarge", "largest >= kLarge", "false"),
     "part of another row": of_banded("banded.cuh", "top(area.top + row)", "area.top + row", "area.top"),
 }
 
@@ -179,7 +196,8 @@ RESOURCES = re.compile(
 
 def most_stack(kernel):
     """Of a kernel by its mangled name."""
-    return next((most for name, most in MOST_STACK.items() if f"banded{len(name)}{name}I" in kernel), 0)
+    bounds = {f"{space}{len(name)}{name}I": most for space, of in MOST_STACK.items() for name, most in of.items()}
+    return next((most for name, most in bounds.items() if name in kernel), 0)
 
 
 @pytest.mark.skipif(NVCC is None, reason="there is no nvcc")

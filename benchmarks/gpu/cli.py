@@ -42,5 +42,5 @@ def main(arguments: list[str] | None = None, plan: suite.Plan = suite.FULL) -> i
 
 def _failed(row: dict[str, Any]) -> bool:
     """Nobody may be wrong; ours may not break either."""
-    broken = row.get("family") == "fused" and row["error"] not in (None, OUT_OF_TIME)
+    broken = row.get("family") in ("fused", "variant") and row["error"] not in (None, OUT_OF_TIME)
     return broken or is_wrong(row["error"])

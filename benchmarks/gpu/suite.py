@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from tqdm import tqdm
@@ -33,7 +35,7 @@ _NAMES = (
 # Who comes first, with all cases: what the targets and the README tell, then the rest. In TF32 the others' times were
 # those of float32: a convolution of one channel a group has no use for it.
 ORDER = (
-    (("fused",), (FLOAT32, BFLOAT16, TF32)),
+    (("fused", "variant"), (FLOAT32, BFLOAT16, TF32)),
     (("eager", "library"), (FLOAT32,)),
     (("compiled",), (FLOAT32,)),
     (("eager", "library"), (BFLOAT16,)),
@@ -161,7 +163,11 @@ def planned(case: Case, precision: str, device: torch.device, families: tuple[st
 def field(case: Case, precision: str, device: torch.device) -> list[Contender]:
     """Ours, plain PyTorch, compiled and other libraries', each only where it has something new to say."""
     every = [c for c in contenders().values() if c.dtype == torch.float32]
-    ours = [_by(c, backend) for c in every if c.family == "fused" for backend in _ours(device)]
+    fused = [c for c in every if c.family == "fused"]
+    ours = [_by(c, backend) for c in fused for backend in _ours(device)]
+    if "cuda" in _ours(device):
+        others_of_ours = [c for c in fused if c.job in ("forward", "correlate")]
+        ours += [replace(_by(c, "cuda", kernels="composed"), family="variant") for c in others_of_ours]
     if not case.others:
         return ours
     others = [c for c in every if c.family in ("eager", "compiled") and c.name in _NAMES]
@@ -182,19 +188,20 @@ def _ours(device: torch.device) -> list[str]:
     return [backend for backend, answer in answers.items() if answer == "available" and backend != "eager"]
 
 
-def _by(contender: Contender, backend: str) -> Contender:
-    """One of ours by one of our backends."""
+def _by(contender: Contender, backend: str, kernels: str = "") -> Contender:
+    """One of ours by one of our backends, and by CUDA kernels that would not serve by themselves."""
 
     def prepare(problem: Problem, threads: int) -> Run:
         run = contender.prepare(problem, threads)
 
         def forced() -> tuple[torch.Tensor, ...]:
-            with use_backend(backend):
+            with use_backend(backend), patch.dict(os.environ, GKM_OPS_CUDA_KERNELS=kernels):
                 return run()
 
         return forced
 
-    return replace(contender, name=f"{contender.name}, {backend}", prepare=prepare)
+    name = f"{contender.name}, {backend}" + (f" {kernels}" if kernels else "")
+    return replace(contender, name=name, prepare=prepare)
 
 
 def problems(case: Case, precision: str, device: torch.device) -> Iterator[Problem]:
@@ -240,7 +247,7 @@ def _figures(
     part = slice(None) if contender.job == "training" else slice(_PARTS[contender.job], _PARTS[contender.job] + 1)
     windows = [replace(window, results=window.results[part]) for window in exact]
     difference = largest_difference(calls[0](), windows)
-    if not difference <= _TOLERANCES[precision][contender.family != "fused"]:
+    if not difference <= _TOLERANCES[precision][contender.family not in ("fused", "variant")]:
         return {"difference": difference, "error": wrong(difference, "float64")}
     return {
         "seconds": asdict(Spread.of(clock.seconds_per_call(calls, device, rounds))),

@@ -4,11 +4,6 @@
 namespace gkm::cuda::banded {
 namespace {
 
-// Rows of pixels side by side.
-bool is_plain(const Form& form, const Planes& planes) {
-  return planes.data == nullptr || ((planes.column == 1 || form.W == 1) && planes.row >= 0);
-}
-
 // How many parts a block's tile is to have: into the form, zero where the device has no room for any.
 void shape(Form& form) {
   const int most = (spreads(form) ? kSpreadWarps : kGatherWarps) / warps_of_a_part(form);
@@ -32,8 +27,7 @@ bool serves(Form& form) {
   if (is_large(form.x) || is_large(form.y) || is_large(form.coeffs)) return false;
   if (form.B * form.C * (form.H / kRows + 1) * (form.W / kColumns + 1) > INT32_MAX / 2) return false;
   shape(form);
-  if (form.parts == 0) return false;
-  if (!is_plain(form, form.x) || !is_plain(form, form.y) || !is_plain(form, form.coeffs)) return false;
+  if (form.parts == 0 || !has_plain_rows(form)) return false;
   const bool adds_colours = form.mixed() || (form.target == Target::correlate && !form.channel_coeffs);
   switch (form.target) {
     case Target::blur:

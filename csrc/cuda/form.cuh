@@ -1,6 +1,8 @@
 // What all kernels ask about a form: parameters, planes, borders.
 #pragma once
 
+#include <initializer_list>
+
 #include "form.h"
 #include "numbers.cuh"
 
@@ -34,6 +36,14 @@ __host__ __device__ T least(T a, T b) {
 template <class T>
 __host__ __device__ T most(T a, T b) {
   return a > b ? a : b;
+}
+
+// Whether the pixels of every row lie side by side.
+inline bool has_plain_rows(const Form& form) {
+  for (const Planes* planes : {&form.x, &form.y, &form.coeffs}) {
+    if (planes->data != nullptr && ((planes->column != 1 && form.W > 1) || planes->row < 0)) return false;
+  }
+  return true;
 }
 
 // Where the sample at any index of an axis of n comes from, -1 for a zero. Beyond what a kernel reaches, where tiles

@@ -22,6 +22,9 @@ struct Table {
   Storage storage = Storage::f32;
 };
 
+// Which kernels are to serve a call where they can; where they cannot, others do.
+enum class Kernels : uint8_t { best, generic, composed };
+
 // Images and maps in `out` are of the storage type, gradients by mix or taps float64 for float64, else float32.
 struct Form : Operands {
   Table taps_w, taps_h;  // centred in K
@@ -29,7 +32,7 @@ struct Form : Operands {
   void* workspace;       // of as many bytes as `workspace_bytes` wants
   bool single;           // float32 in one product on matrix units, where that is what the caller wants
   int parts;             // of a block's tile, where matrix units make it: `banded::serves` sets it
-  bool generic;          // by the kernels for any bank even where faster ones would serve
+  Kernels kernels;       // which are wanted
   uint16_t radii[kMostKernels];
 
   GKM_HOST_DEVICE int64_t banks() const { return channel_banks ? C : 1; }

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "banded_launch.h"
+#include "composed_launch.h"
 #include "generic_launch.h"
 #include "sums.cuh"
 
@@ -60,8 +61,9 @@ size_t workspace_bytes(const Form& form) {
 
 int launch(const Form& form, void* stream) {
   if (form.target == Target::grad_taps_w) return launch(transposed(form), stream);
+  if (form.kernels == Kernels::composed && composed::serves(form)) return composed::launch(form, stream);
   Form shaped = form;
-  if (!form.generic && banded::serves(shaped)) return launch_banded(shaped, stream);
+  if (form.kernels != Kernels::generic && banded::serves(shaped)) return launch_banded(shaped, stream);
   return launch_for_any_bank(form, stream);
 }
 

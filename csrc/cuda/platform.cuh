@@ -28,6 +28,14 @@ __device__ inline void prefetch(const void* at) { asm volatile("prefetch.global.
 // registers one after the other, and the compiler would copy words there again for every product.
 __device__ inline uint32_t load_anew(const uint32_t* word) { return *static_cast<const volatile uint32_t*>(word); }
 
+// A pointer to the GPU's memory that is to stay in registers: the compiler would reckon it anew wherever it is used.
+template <class T>
+__device__ T* held(T* at) {
+  asm("" : "+l"(at));
+  __builtin_assume(__isGlobal(at));
+  return at;
+}
+
 // Blocks of 8 x 8 float16 from shared memory, as right factors: lane 8 i + j comes with the address of row j of block i,
 // a multiple of 16 bytes. Into word i of a lane go rows 2 t and 2 t + 1 of column g of block i, with g = lane / 4 and
 // t = lane % 4.

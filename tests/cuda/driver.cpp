@@ -1,7 +1,8 @@
 // Calls the CUDA kernels as the binding does, on a processor, and compares every target with the form's definition.
 //
-// Arguments: how many calls to make, in the storage type of a number (0 to 3, or -1 for all in turn), by the kernels for
-// any bank (1) or the best (0), and the number of a fault that the kernels were compiled with, or 0 for none of them.
+// Arguments: how many calls to make, in the storage type of a number (0 to 3, or -1 for all in turn), by the best kernels
+// (0), those for any bank (1) or those that compose each pixel's own (2), and the number of a fault that the kernels were
+// compiled with, or 0 for none of them.
 // Exits with 1 and a word on the first call that is wrong.
 #include <cstdlib>
 
@@ -13,7 +14,7 @@ namespace {
 
 using namespace gkm::tests;
 using gkm::Padding, gkm::Storage, gkm::Target;
-using gkm::cuda::Form, gkm::cuda::Table;
+using gkm::cuda::Form, gkm::cuda::Kernels, gkm::cuda::Table;
 
 Table encoded(const std::vector<double>& numbers, Storage storage, Block& block) {
   block = Block(numbers.size() * size_of(storage));
@@ -29,7 +30,7 @@ struct Way {
   Layout layout;
   gkm::shim::Order order;
   int processors;  // which decide on the size of a block's tile
-  bool generic;
+  Kernels kernels;
 };
 
 bool check(const Call& call, Target target, const Way& way, const std::vector<double>& want) {
@@ -40,10 +41,11 @@ bool check(const Call& call, Target target, const Way& way, const std::vector<do
   const Buffers buffers = describe(form, call, target, way.storage, way.layout);
   if (target != Target::grad_taps_w) form.taps_w = encoded(call.taps_w, way.parameters, taps_w);
   if (target != Target::grad_taps_h) form.taps_h = encoded(call.taps_h, way.parameters, taps_h);
+  if (call.taps_w == call.taps_h && form.taps_w.data != nullptr && form.taps_h.data != nullptr) form.taps_h = form.taps_w;
   if (call.with_mix && target != Target::grad_mix) form.mix = encoded(call.mix, way.parameters, mix);
   std::copy(call.radii.begin(), call.radii.end(), form.radii);
   form.out = out.data();
-  form.generic = way.generic;
+  form.kernels = way.kernels;
   const Block workspace(gkm::cuda::workspace_bytes(form));
   form.workspace = workspace.data();
   gkm::shim::order = way.order;
@@ -52,9 +54,10 @@ bool check(const Call& call, Target target, const Way& way, const std::vector<do
     std::printf("target %d is refused\n", int(target));
     return false;
   }
-  const char* const name = way.generic ? "the kernels for any bank" : "the best kernels";
+  constexpr const char* kNames[] = {"the best kernels", "the kernels for any bank", "the kernels of each pixel's own"};
+  const char* const name = kNames[int(way.kernels)];
   // Matrix units take factors for bfloat16 in one float16, whose 11 bits are more than its result shows.
-  const double of_sums = way.storage == Storage::bf16 && !way.generic ? 0x1p-10 : kOfFloatSums;
+  const double of_sums = way.storage == Storage::bf16 && way.kernels != Kernels::generic ? 0x1p-10 : kOfFloatSums;
   return agrees(name, call, target, way.storage, way.layout, out, out_storage, want, of_sums);
 }
 
@@ -106,10 +109,38 @@ std::vector<Case> all_cases() {
   return cases;
 }
 
+// Those that the kernels of each pixel's own serve, or that look like them.
+std::vector<Case> composed_cases() {
+  std::vector<Case> cases;
+  Bank published{{0, 1}, false, true};
+  for (int64_t m = 2; m < 22; ++m) published.radii.push_back(m / 2);
+  const Bank banks[] = {published, {{10, 0, 7}, false, true}, {{2, 0, 4, 1, 2, 3}, false, true}, {{3, 0, 2}, false, false}};
+  constexpr std::pair<int64_t, int64_t> kSizesOfTiles[] = {{1, 1}, {9, 35}, {24, 16}, {50, 33}, {72, 64}};
+  for (const auto& [H, W] : kSizesOfTiles) {
+    for (const Bank& bank : banks) {
+      const int64_t reach = *std::max_element(bank.radii.begin(), bank.radii.end());
+      for (Padding padding : kPaddings) {
+        if (padding == Padding::reflect && std::min(H, W) <= reach) continue;
+        for (int64_t colours : {1, 3, 5}) {
+          for (Target target : {Target::blur, Target::correlate}) {
+            cases.push_back({H, W, bank, padding, Variant::plain, colours, true, target});
+            cases.push_back({H, W, bank, padding, Variant::infinite_unmixed, colours, false, target});
+          }
+        }
+      }
+    }
+  }
+  return cases;
+}
+
 // The call of one case, in a way that depends on its number.
-bool check_case(const Case& one, int64_t number, int64_t storage, bool generic) {
+bool check_case(const Case& one, int64_t number, int64_t storage, Kernels kernels) {
   Call call(one.H, one.W, one.bank, one.padding, one.variant, one.colours);
   if (one.refined) call.refine();
+  if (kernels == Kernels::composed) {
+    if (one.bank.symmetric) call.mirror_taps();
+    call.taps_h = call.taps_w;
+  }
   Way way;
   way.storage = Storage(storage < 0 ? number % 4 : storage);
   if (one.target == Target::ridge_dual || !call.exact_images) way.storage = Storage(int(way.storage) % 2);
@@ -117,21 +148,21 @@ bool check_case(const Case& one, int64_t number, int64_t storage, bool generic) 
   way.layout = Layout(std::max(number / 2 % 4 - 1, int64_t(0)));  // every second one contiguous
   way.order = gkm::shim::Order(number / 3 % 3);
   way.processors = number / 5 % 2 == 0 ? 1 : 16;
-  way.generic = generic;
+  way.kernels = kernels;
   return check(call, one.target, way, wanted(call, one.target));
 }
 
 // Whether an image gives the same bits alone as beside one of quite other numbers: what a block carries from one tile to
 // the next, and how large its tiles are, must not show.
-bool is_itself_in_every_batch(Target target) {
+bool is_itself_in_every_batch(Target target, Kernels kernels) {
   constexpr int64_t H = 40, W = 80, M = 3, K = 21, kPixels = H * W, kImages = 2;
   std::vector<float> taps(M * K), image(kImages * 3 * kPixels), maps(kImages * M * kPixels);
-  for (size_t i = 0; i < taps.size(); ++i) taps[i] = float(1 + i % 5) / 64;
+  for (size_t i = 0; i < taps.size(); ++i) taps[i] = float(1 + std::abs(int(i % K) - int(K / 2)) % 5) / 64;
   for (size_t i = 0; i < image.size(); ++i) image[i] = float(i * 7919 % 1009) * (i < image.size() / 2 ? 1e-5f : 1.0f);
   for (size_t i = 0; i < maps.size(); ++i) maps[i] = float(i * 104729 % 997) / 997 - 0.3f;
   const auto results = [&](int64_t first, int64_t images) {
     Form form{};
-    form.target = target, form.padding = Padding::reflect;
+    form.target = target, form.padding = Padding::reflect, form.kernels = kernels;
     form.B = images, form.C = form.O = 3, form.M = M, form.K = K, form.H = H, form.W = W;
     const gkm::Planes pixels{image.data() + first * 3 * kPixels, 3 * kPixels, 0, kPixels, W, 1};
     if (target != Target::blur_adjoint) form.x = pixels;
@@ -157,16 +188,16 @@ bool is_itself_in_every_batch(Target target) {
 
 int main(int, char** arguments) {
   const int64_t calls = std::atoll(arguments[1]), storage = std::atoll(arguments[2]);
-  const bool generic = std::atoll(arguments[3]) != 0;
+  const Kernels kernels = Kernels(std::atoi(arguments[3]));
   gkm::shim::fault = std::atoi(arguments[4]);
-  const std::vector<Case> cases = all_cases();
+  const std::vector<Case> cases = kernels == Kernels::composed ? composed_cases() : all_cases();
   constexpr int64_t kStride = 1009;  // a prime, so that few calls are of every kind
   for (int64_t i = 0; i < calls; ++i) {
     const Case& one = cases[size_t(i * kStride) % cases.size()];
-    if (!check_case(one, i, storage, generic)) return 1;
+    if (!check_case(one, i, storage, kernels)) return 1;
   }
   for (Target target : {Target::blur, Target::blur_adjoint, Target::correlate}) {
-    if (!is_itself_in_every_batch(target)) return 1;
+    if (!is_itself_in_every_batch(target, kernels)) return 1;
   }
   std::printf("%d calls agree with the definition, of %d kinds\n", int(calls), int(cases.size()));
   return 0;

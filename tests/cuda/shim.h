@@ -229,6 +229,11 @@ inline size_t shared_bytes_of_a_block() { return shim::most_shared; }
 
 inline void prefetch(const void*) {}
 
+template <class T>
+T* held(T* at) {
+  return at;
+}
+
 inline uint32_t load_anew(const uint32_t* word) { return *word; }
 
 // N blocks of 8 x 8 float16, each lane with the address of one row, as platform.cuh says.

@@ -102,7 +102,7 @@ inline std::vector<double> random_numbers(int64_t n) {
 constexpr double kRidge = 0.5;
 
 // What a call may be asked for beside sizes, a bank and a border.
-enum class Variant { plain, with_mix, channel_coeffs, infinite };
+enum class Variant { plain, with_mix, channel_coeffs, infinite, infinite_unmixed };
 
 struct Bank {
   std::vector<int64_t> radii;  // of each kernel; one colour's after another's
@@ -133,12 +133,14 @@ struct Call {
     taps_w = random_numbers(kernels * K);
     taps_h = random_numbers(kernels * K);
     mix = random_numbers(with_mix ? M * O * C : 0);
-    for (int64_t i = 0; bank.symmetric && i < kernels * K; ++i) {
-      const int64_t mirrored = i - i % K + std::min(i % K, K - 1 - i % K);
-      taps_w[i] = taps_w[mirrored];
-      taps_h[i] = taps_h[mirrored];
+    if (bank.symmetric) mirror_taps();
+    if (variant == Variant::infinite || variant == Variant::infinite_unmixed) spread_infinities();
+  }
+
+  void mirror_taps() {
+    for (auto* taps : {&taps_w, &taps_h}) {
+      for (size_t i = 0; i < taps->size(); ++i) (*taps)[i] = (*taps)[i - i % K + std::min(i % K, K - 1 - i % K)];
     }
-    if (variant == Variant::infinite) spread_infinities();
   }
 
   // Gives every number all the digits of float32.
@@ -197,7 +199,10 @@ inline std::vector<double> defined(const Call& call, Target target) {
         const double th = call.taps_h[tap_h], tw = call.taps_w[tap_w], x = call.x[source];
         switch (target) {
           case Target::blur:
-            for (int64_t o = 0; o < O; ++o) out[(b * O + o) * HW + pixel] += beta * call.mix_of(m, o, c) * th * tw * x;
+            for (int64_t o = 0; o < O; ++o) {
+              if (!call.with_mix && o != c) continue;  // not weighed by zero: infinity stays in its colour
+              out[(b * O + o) * HW + pixel] += beta * call.mix_of(m, o, c) * th * tw * x;
+            }
             break;
           case Target::blur_adjoint:
             out[source] += beta * weight * th * tw;

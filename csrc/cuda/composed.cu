@@ -1,0 +1,44 @@
+// Which calls the kernels that compose each pixel's own serve, and how they are started.
+#include "composed.cuh"
+
+namespace gkm::cuda::composed {
+namespace {
+
+template <class S>
+size_t shared_bytes(const Form& form) {
+  return Samples<S>::bytes() + Bank::bytes(form);
+}
+
+template <class S>
+int launch_in(const Form& form, void* stream) {
+  const int64_t blocks = least(Tile::count(form), int64_t(multiprocessors()) * kBlocks);
+  const auto kernel = form.target == Target::blur ? blur<S> : correlate<S>;
+  return gkm::cuda::launch(kernel, blocks, kThreads, shared_bytes<S>(form), stream, form);
+}
+
+}  // namespace
+
+bool serves(const Form& form) {
+  // What a pixel of a map is numbered by has 32 bits.
+  const int64_t map = form.target == Target::blur ? form.coeffs.map : form.H * form.W;
+  if (form.M * map + form.H * most(form.coeffs.row, form.W) >= INT32_MAX) return false;
+  const bool gathers = form.target == Target::blur || (form.target == Target::correlate && form.C <= kColours);
+  return gathers && form.storage != Storage::f64 && !form.mixed() && !form.channel_banks && !form.channel_coeffs &&
+         form.taps_w.data == form.taps_h.data &&
+         has_plain_rows(form) && form.reach() <= kReach && form.M <= kMostKernels && shared_bytes<float>(form) <= shared_bytes_of_a_block();
+}
+
+int launch(const Form& form, void* stream) {
+  switch (form.storage) {
+    case Storage::f32:
+      return launch_in<float>(form, stream);
+    case Storage::bf16:
+      return launch_in<bf16>(form, stream);
+    case Storage::f16:
+      return launch_in<f16>(form, stream);
+    default:
+      return kInvalidValue;
+  }
+}
+
+}  // namespace gkm::cuda::composed
