@@ -13,6 +13,9 @@ from gkm_ops.nn.recomputation import recomputed
 
 State = tuple[Tensor, Tensor]
 
+# Where memory is shortest: a few maps at a time are made twice as wide.
+_MAPS_AT_ONCE = 8
+
 
 class ConvLSTMCell(nn.Module):
     """One step of a convolutional LSTM; its gates come from one convolution, in the order i, f, o, g.
@@ -39,16 +42,30 @@ class ConvLSTMCell(nn.Module):
         self.geometry = Geometry(padding=size // 2)
 
     def forward(self, x: Tensor, state: State | None = None) -> State:
+        h, c = state if state is not None else (None, None)
+        return self.advance(self.gates(x, h), c)
+
+    def gates(self, x: Tensor, h: Tensor | None = None) -> Tensor:
+        """All four gates before their functions, ``[B, 4 * hidden, H, W]``."""
         weight, bias = self.conv.weight, self.conv.bias
+        if h is None:  # a hidden state of zeros adds nothing to the gates
+            return convolve(x, weight[:, : self.channels], bias, self.geometry)
+        x = torch.cat((x, h), 1)
+        del h  # memory is short beside the convolution
+        return convolve(x, weight, bias, self.geometry)
+
+    def advance(self, gates: Tensor, c: Tensor | None = None) -> State:
+        """The next state, from the gates and the last c."""
+        i, f, o, g = gates.chunk(4, 1)
+        if torch.is_grad_enabled():
+            new = torch.sigmoid(i) * torch.tanh(g)
+            new = new if c is None else torch.addcmul(new, torch.sigmoid(f), c)
+            return torch.sigmoid(o) * torch.tanh(new), new
         # Without gradients the gates are nobody else's: their memory is used again.
-        sigmoid, tanh = (torch.sigmoid, torch.tanh) if torch.is_grad_enabled() else (torch.sigmoid_, torch.tanh_)
-        if state is None:  # a hidden state of zeros adds nothing to the gates
-            i, _, o, g = convolve(x, weight[:, : self.channels], bias, self.geometry).chunk(4, 1)
-            c = sigmoid(i) * tanh(g)
-        else:
-            i, f, o, g = convolve(torch.cat((x, state[0]), 1), weight, bias, self.geometry).chunk(4, 1)
-            c = torch.addcmul(sigmoid(f) * state[1], sigmoid(i), tanh(g))
-        return sigmoid(o) * c.tanh(), c
+        new = g.tanh_() * i.sigmoid_()
+        if c is not None:
+            new.addcmul_(f.sigmoid_(), c)
+        return o.sigmoid_() * torch.tanh(new, out=i), new
 
 
 class ScaleRecurrentAttention(nn.Module):
@@ -82,19 +99,23 @@ class ScaleRecurrentAttention(nn.Module):
         return coefficients(features, state[0]), state
 
     def _remember(self, features: Tensor, state: State | None) -> State:
-        if state is not None:
-            state = doubled(state[0]), doubled(state[1])
-        return self.conv_atten(_halved(features), state)
+        cell = self.conv_atten
+        if state is None:
+            return cell.advance(cell.gates(_halved(features)))
+        # Each part is made when it is needed, and held by nobody else.
+        gates = cell.gates(_halved(features), doubled(state[0]))
+        return cell.advance(gates, doubled(state[1]))
 
     def _coefficients(self, features: Tensor, h: Tensor) -> Tensor:
         """``2 sigmoid(u r + u) - 1``, with u the state's h at twice its size, each value over 2x2 pixels."""
         refined = self.conv["conv"](features).unflatten(2, (-1, 2))
-        u = (0.5 * h).repeat_interleave(2, 3).unsqueeze(3)
         if torch.is_grad_enabled():
-            product: Tensor = _Modulated.apply(refined, u)  # type: ignore[no-untyped-call]
-        else:
-            product = refined.mul_(u).add_(u)
-        return product.tanh_().flatten(2, 3)
+            product: Tensor = _Modulated.apply(refined, _half_over_columns(h))  # type: ignore[no-untyped-call]
+            return product.tanh_().flatten(2, 3)
+        for some, h_some in zip(refined.split(_MAPS_AT_ONCE, 1), h.split(_MAPS_AT_ONCE, 1), strict=True):
+            u = _half_over_columns(h_some)
+            some.mul_(u).add_(u).tanh_()
+        return refined.flatten(2, 3)
 
 
 class _Modulated(torch.autograd.Function):
@@ -115,6 +136,11 @@ class _Modulated(torch.autograd.Function):
         r, u = ctx.saved_tensors
         grad_u = torch.addcmul(grad, grad, r).sum(3, keepdim=True)
         return grad * u, grad_u
+
+
+def _half_over_columns(h: Tensor) -> Tensor:
+    """``0.5 h``, each value twice in its row: ``[B, N, H, W] -> [B, N, H, 1, 2 W]``."""
+    return (0.5 * h).repeat_interleave(2, 3).unsqueeze(3)
 
 
 def _halved(maps: Tensor) -> Tensor:

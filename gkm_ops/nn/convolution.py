@@ -23,8 +23,9 @@ _FEWEST_CHANNELS_FOR_WINOGRAD, _LEAST_PIXELS_FOR_WINOGRAD = 16, 256
 _SIZE, _TILE = 5, 16
 _STEP, _HALO = _TILE - _SIZE + 1, _SIZE // 2
 _FEWEST_CHANNELS, _LEAST_PIXELS = 32, 1 << 11
-# The transforms of a band of rows should stay in the last level of cache.
-_BAND_BYTES = 16e6
+# The transforms of a band of rows should stay in the last level of cache. But kernels are transformed anew for each
+# band, and pixels for each share of the results: neither may be small.
+_BAND_BYTES, _LEAST_STEPS, _SHARE = 16e6, 3, 88
 _SPREAD_ROWS = 16
 
 
@@ -153,25 +154,25 @@ def _is_plain(x: Tensor, weight: Tensor) -> bool:
 
 
 def _fourier(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    kernels = weight.contiguous()
     B, C, H, W = x.shape
     O = len(weight)  # noqa: E741
     y = x.new_empty(B, O, H, W)
+    threads = torch.get_num_threads()
 
-    def fill(place: tuple[int, int]) -> None:
-        image, top = place
+    def fill(place: tuple[int, int, int]) -> None:
+        image, top, begin = place
         bottom = min(top + rows, H)
         first, last = max(top - _HALO, 0), min(bottom + _HALO, H)
+        some = slice(begin, begin + _SHARE)
         # These modes are each thread's own.
         with torch.inference_mode(y.is_inference()), torch.no_grad():
-            band = x[image : image + 1, :, first:last].contiguous()
-            convolved = torch._nnpack_spatial_convolution(band, kernels, bias, _HALO)
-            y[image, :, top:bottom] = convolved[0, :, top - first : bottom - first]
+            band, kernels = x[image : image + 1, :, first:last].contiguous(), weight[some].contiguous()
+            made = torch._nnpack_spatial_convolution(band, kernels, None if bias is None else bias[some], _HALO)
+            y[image, some, top:bottom] = made[0, :, top - first : bottom - first]
 
-    threads = torch.get_num_threads()
-    bytes_per_row = 4 * (_TILE / _STEP) ** 2 * (C + O) * W
-    rows = max(1, int(_BAND_BYTES / bytes_per_row) // _STEP) * _STEP - 2 * _HALO
-    places = [(image, top) for image in range(B) for top in range(0, H, rows)]
+    bytes_per_row = 4 * (_TILE / _STEP) ** 2 * (C + min(O, _SHARE)) * W
+    rows = max(_LEAST_STEPS, int(_BAND_BYTES / bytes_per_row) // _STEP) * _STEP - 2 * _HALO
+    places = [(image, top, begin) for image in range(B) for top in range(0, H, rows) for begin in range(0, O, _SHARE)]
     list(_workers(threads).map(fill, places))
     return y
 
