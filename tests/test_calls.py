@@ -124,7 +124,9 @@ def test_tracing_between_calls(symbolic):
 
 
 @pytest.mark.parametrize(
-    ("mode", "radius"), [(torch.inference_mode(), 7), (torch.device("meta"), 8), (torch.no_grad(), 9)], ids=str
+    ("mode", "radius"),
+    [(torch.inference_mode(), 7), (torch.device("meta"), 8), (torch.no_grad(), 9)],
+    ids=["inference", "meta", "no gradients"],
 )
 def test_a_bank_first_met_in_a_mode_serves_outside_of_it(mode, radius):
     bank = gkm_ops.GaussianBank([1.0, 2.0], sizes=[3, 2 * radius + 1], trainable=True)
