@@ -32,6 +32,18 @@ def replace_once(path: Path, text: str, replacement: str) -> None:
     path.write_text(source.replace(text, replacement))
 
 
+def add_fault(path: Path, around: str, text: str, instead: str, chosen: str) -> None:
+    """Puts a fault in the place of a statement or expression where, as the program runs, the expression `chosen` holds.
+
+    So one program has many faults to choose from: it takes longer to compile than to run.
+    """
+    if text.endswith(";"):
+        either = f"if ({chosen}) {{ {instead} }} else {{ {text} }}"
+    else:
+        either = f"({chosen} ? {instead} : {text})"
+    replace_once(path, around, around.replace(text, either, 1))
+
+
 @pytest.fixture
 def sanitizers(tmp_path: Path) -> None:
     """Skips where g++ cannot link its sanitizers."""

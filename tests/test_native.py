@@ -4,9 +4,10 @@ import platform
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
-from compiling import SANITIZERS, compile_with, needs_compiler, replace_once, run
+from compiling import SANITIZERS, add_fault, compile_with, needs_compiler, run
 
 KERNELS = Path(__file__).parents[1] / "csrc" / "cpu"
 NATIVE = Path(__file__).parent / "native"
@@ -55,58 +56,67 @@ def test_half_precision_is_converted_by_the_processor(name, tmp_path):
     assert any("vcvtps2ph" in line and register in line for line in lines)
 
 
-# A fault: the file, what stands there, and what is put in its place.
+class Fault(NamedTuple):
+    """What is put in the place of an expression, or of a statement.
+
+    Attributes:
+        around: what stands once in the file, with `text` in it.
+    """
+
+    file: str
+    around: str
+    text: str
+    instead: str = ""
+
+
+def whole(file, text, instead=""):
+    """A fault in the place of all that stands once in the file."""
+    return Fault(file, text, text, instead)
+
+
 FAULTS = {
-    "reflection repeats the edge": ("bank.h", "2 * (n - 1) - i", "2 * n - 1 - i"),
-    "replication of the wrong edge": ("bank.h", "return i < 0 ? 0 : n - 1;", "return i < 0 ? n - 1 : 0;"),
-    "row pass short of the radius": ("passes.h", "j <= radii[kFirst]", "j < radii[kFirst]"),
-    "column pass short of the radius": ("passes.h", "for (; j >= kRows; j -= kRows)", "for (; j > kRows; j -= kRows)"),
-    "terms of the wider kernels left out": ("passes.h", "sum<kTerms + 1>(side, j);", "{}"),
-    "terms of the step before lost": ("adjoint.h", "write(kept + i,", "if (false) write(kept + i,"),
-    "one sample beside the image": ("vector.h", "lanes : n - first;", "lanes : n - first + 1;"),
-    "adjoint by taps not mirrored": ("adjoint.h", "bank.taps_h_reversed_of(i)", "bank.taps_h_of(i)"),
-    "fold that overwrites": ("adjoint.h", "to[x] += from[x]", "to[x] = from[x]"),
-    "product of the wrong colours": ("gather.h", "systems.add(c, o, at", "systems.add(c, 0, at"),
-    "ridge left out": ("ridge.h", "Wide pivot = l(j, j) + ridge;", "Wide pivot = l(j, j);"),
-    "transposed form with taps unswapped": ("evaluate.h", "swap(form.taps_w, form.taps_h);", ""),
-    "convolution with one transform's sign wrong": ("winograd.h", "even + odd", "even - odd"),
-    "convolution that repeats the edge": (
-        "winograd.h",
-        "if (row < 0 || row >= form_.H)",
-        "if (row < -1 || row > form_.H)",
-    ),
-    "last channels of a group unwritten": ("winograd.h", "o < kGroup && group", "o + 1 < kGroup && group"),
-    "bfloat16 cut off, not rounded": ("vector.h", "bits + 0x7fffu + ((bits >> 16) & 1u)", "bits"),
+    "reflection repeats the edge": whole("bank.h", "2 * (n - 1) - i", "2 * n - 1 - i"),
+    "replication of the wrong edge": whole("bank.h", "return i < 0 ? 0 : n - 1;", "return i < 0 ? n - 1 : 0;"),
+    "row pass short of the radius": whole("passes.h", "j <= radii[kFirst]", "j < radii[kFirst]"),
+    "column pass short of the radius": Fault("passes.h", "for (; j >= kRows; j -=", "j >= kRows", "j > kRows"),
+    "terms of the wider kernels left out": whole("passes.h", "sum<kTerms + 1>(side, j);"),
+    "terms of the step before lost": whole("adjoint.h", "write(kept + i, load(kept + kStep + i));"),
+    "one sample beside the image": Fault("vector.h", "lanes : n - first;", "n - first", "n - first + 1"),
+    "adjoint by taps not mirrored": whole("adjoint.h", "bank.taps_h_reversed_of(i)", "bank.taps_h_of(i)"),
+    "fold that overwrites": whole("adjoint.h", "to[x] += from[x]", "to[x] = from[x]"),
+    "product of the wrong colours": Fault("gather.h", "systems.add(c, o, at", "o", "0"),
+    "ridge left out": Fault("ridge.h", "Wide pivot = l(j, j) + ridge;", "l(j, j) + ridge", "l(j, j)"),
+    "transposed form with taps unswapped": whole("evaluate.h", "swap(form.taps_w, form.taps_h);"),
+    "convolution with one transform's sign wrong": whole("winograd.h", "even + odd", "even - odd"),
+    "convolution that repeats the edge": whole("winograd.h", "row < 0 || row >= form_.H", "row < -1 || row > form_.H"),
+    "last channels of a group unwritten": Fault("winograd.h", "o < kGroup && group", "o < kGroup", "o + 1 < kGroup"),
+    "bfloat16 cut off, not rounded": whole("vector.h", "bits + 0x7fffu + ((bits >> 16) & 1u)", "bits"),
 }
 
 
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory):
-    """The driver, compiled for the baseline and not yet linked with any kernels."""
-    target = tmp_path_factory.mktemp("driver") / "driver.o"
-    includes = ["-I", KERNELS, "-I", KERNELS.parent]
-    compile_with(*COMPILER, "-O1", entries(BASELINE), *includes, "-c", NATIVE / "driver.cpp", "-o", target)
-    return target
-
-
-def build_and_run(driver, sources, folder):
-    program = folder / "driver"
-    compile_with(*COMPILER, "-O0", "-I", sources, sources / f"isa_{BASELINE}.cpp", driver, "-o", program)
-    return run(program, timeout=300)
-
-
 @needs_compiler
-def test_driver_passes_the_kernels_as_they_are(driver, tmp_path):
-    done = build_and_run(driver, KERNELS, tmp_path)
-    assert done.returncode == 0, done.stdout
-
-
-@needs_compiler
-@pytest.mark.parametrize(("file", "text", "replacement"), FAULTS.values(), ids=FAULTS)
-def test_driver_finds_a_fault(driver, tmp_path, file, text, replacement):
+def test_driver_passes_the_kernels_as_they_are_and_finds_faults(tmp_path):
     shutil.copytree(KERNELS.parent, tmp_path / "csrc")
-    sources = tmp_path / "csrc" / "cpu"
-    replace_once(sources / file, text, replacement)
-    done = build_and_run(driver, sources, tmp_path)
-    assert done.returncode != 0
-    assert "evaluate_" in done.stdout or "convolve_" in done.stdout or done.returncode < 0  # a wrong number, or a crash
+    kernels, program = tmp_path / "csrc" / "cpu", tmp_path / "driver"
+    for number, fault in enumerate(FAULTS.values(), 1):
+        add_fault(kernels / fault.file, *fault[1:], f"gkm::tests::fault == {number}")
+    options = [entries(BASELINE), "-include", NATIVE / "fault.h", "-I", kernels, "-I", kernels.parent, "-c"]
+
+    def compile_one(source, optimisation):
+        target = tmp_path / f"{source.stem}.o"
+        compile_with(*COMPILER, optimisation, *options, source, "-o", target)
+        return target
+
+    with ThreadPoolExecutor(2) as pool:
+        sources = kernels / f"isa_{BASELINE}.cpp", NATIVE / "driver.cpp"
+        objects = list(pool.map(compile_one, sources, ("-O0", "-O1")))
+        compile_with("g++", *objects, "-o", program)
+        done = list(pool.map(lambda number: run(program, number, timeout=300), range(1 + len(FAULTS))))
+
+    assert done[0].returncode == 0, done[0].stdout
+    survivors = []
+    for name, faulty in zip(FAULTS, done[1:], strict=True):
+        told = any(wrong in faulty.stdout for wrong in ("evaluate_", "convolve_"))
+        if faulty.returncode == 0 or not (told or faulty.returncode < 0):  # a wrong number, or a crash
+            survivors.append(name)
+    assert not survivors

@@ -1,10 +1,13 @@
 // Calls the kernels as the binding does and compares every target with the form's definition. Tasks run last first.
 //
-// Exits with 1 and a word on the first call that is wrong. GKM_ENTRIES lists the entries to call.
+// Exits with 1 and a word on the first call that is wrong. GKM_ENTRIES lists the entries to call. The argument, if any, is
+// the number of a fault that the kernels were compiled with.
+#include <cstdlib>
 #include <string>
 
 #include "convolution.h"
 #include "definition.h"
+#include "fault.h"
 
 namespace {
 
@@ -116,7 +119,8 @@ bool check_convolution(int64_t C, int64_t O, int64_t H, int64_t W) {
 
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
+  if (count > 1) fault = std::atoi(arguments[1]);
   for (const auto& [H, W] : kSizes) {
     if (!check_convolution(1, 1, H, W) || !check_convolution(3, 14, H, W)) return 1;
     for (const Bank& bank : kBanks) {
