@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 import pytest
@@ -103,6 +105,24 @@ def _seed() -> None:
     torch.default_generator.manual_seed(20240607)
 
 
+# Tests that take a minute each, of compilers and interpreters.
+LONG = ("test_native.py", "test_triton.py", "test_without_gpu.py")
+
+
+def long_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
+    """In as many equal parts as there are workers, each with its share of what takes long, and that first.
+
+    pytest-xdist deals the parts out, and one who has finished takes over the last that others have: short ones.
+    """
+    long = [item for item in items if item.path.name in LONG]
+    short = (item for item in items if item.path.name not in LONG)
+    ordered = []
+    for worker in range(workers):
+        own = long[worker::workers]
+        ordered += [*own, *islice(short, max(0, len(items) // workers - len(own)))]
+    return [*ordered, *short]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every", type=int, default=1, metavar="N", help="of the cases of every test that has many, every N-th alone"
@@ -120,6 +140,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]
+    if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+        items[:] = long_ones_first(items, int(os.environ["PYTEST_XDIST_WORKER_COUNT"]))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
