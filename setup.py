@@ -30,7 +30,9 @@ CUDA_SOURCES = sorted(Path("csrc/cuda").glob("*.cu"))
 CUDA_HEADERS = sorted(str(path) for path in Path("csrc/cuda").glob("*.cuh"))
 NVCC_FLAGS = ["-std=c++17", "-O3", "-Xcompiler=-fPIC,-fvisibility=hidden"]
 ARCHITECTURES = "8.0 8.6 8.9 9.0 10.0 12.0"  # and PTX of the last, for those to come
-LEAST_CAPABILITY = 80
+# Where architectures' own PTX begins to make other machine code than that of the ones before: it is made once for each.
+PTX = (80, 100)
+LEAST_CAPABILITY = PTX[0]
 
 
 def find_nvcc():
@@ -77,12 +79,14 @@ def architectures(nvcc):
 
 def generated_code(architectures):
     """nvcc's flags for machine code of each, and PTX where it is asked for."""
-    flags = []
+    codes = {}
     for name in architectures:
         number = name.removesuffix("+PTX")
-        codes = f"sm_{number},compute_{number}" if name.endswith("+PTX") else f"sm_{number}"
-        flags.append(f"-gencode=arch=compute_{number},code=[{codes}]")
-    return flags
+        ptx = max(least for least in PTX if least <= int(number.rstrip("af")))
+        codes.setdefault(ptx, []).append(f"sm_{number}")
+        if name.endswith("+PTX"):
+            codes[ptx].append(f"compute_{ptx}")
+    return [f"-gencode=arch=compute_{ptx},code=[{','.join(of_ptx)}]" for ptx, of_ptx in codes.items()]
 
 
 def library_folders(nvcc):

@@ -81,11 +81,15 @@ def test_architectures(setup, monkeypatch):
     architectures, generated_code = (setup()[1][name] for name in ("architectures", "generated_code"))
     assert architectures(NVCC)[0] == "80"
     assert architectures(NVCC)[-1].endswith("+PTX")
+    assert generated_code(["80", "86", "89", "90", "100", "120+PTX"]) == [
+        "-gencode=arch=compute_80,code=[sm_80,sm_86,sm_89,sm_90]",
+        "-gencode=arch=compute_100,code=[sm_100,sm_120,compute_100]",
+    ]
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5;9.0a 12.0+PTX")
     assert architectures(NVCC) == ["90a", "120+PTX"]
     assert generated_code(architectures(NVCC)) == [
-        "-gencode=arch=compute_90a,code=[sm_90a]",
-        "-gencode=arch=compute_120,code=[sm_120,compute_120]",
+        "-gencode=arch=compute_80,code=[sm_90a]",
+        "-gencode=arch=compute_100,code=[sm_120,compute_100]",
     ]
     for wrong, reason in (("Hopper", "got 'Hopper', wanted capabilities such as 9.0"), ("7.0", "wanted 8.0 or more")):
         monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", wrong)
