@@ -15,31 +15,26 @@
 #include "cpu/convolution.h"
 #include "cpu/form.h"
 #include "cpu/isa.h"
+#include "cpu/network.h"
 
 namespace {
 
 using gkm::Tensor;
 
-// In the order of kInstructionSets.
-constexpr void (*kEvaluate[])(const gkm::Form&, const gkm::Runtime&) = {
+// An entry of the kernels for every instruction set, in the order of kInstructionSets.
 #if defined(__x86_64__)
-    gkm::evaluate_avx512,
-    gkm::evaluate_avx2,
-    gkm::evaluate_sse2,
+#define GKM_ENTRIES(name) {gkm::name##_avx512, gkm::name##_avx2, gkm::name##_sse2}
 #else
-    gkm::evaluate_generic,
+#define GKM_ENTRIES(name) {gkm::name##_generic}
 #endif
-};
-
-constexpr void (*kConvolve[])(const gkm::Convolution&, const gkm::Runtime&) = {
-#if defined(__x86_64__)
-    gkm::convolve_avx512,
-    gkm::convolve_avx2,
-    gkm::convolve_sse2,
-#else
-    gkm::convolve_generic,
-#endif
-};
+template <class Form>
+using Entry = void (*)(const Form&, const gkm::Runtime&);
+constexpr Entry<gkm::Form> kEvaluate[] = GKM_ENTRIES(evaluate);
+constexpr Entry<gkm::Convolution> kConvolve[] = GKM_ENTRIES(convolve);
+constexpr Entry<gkm::ConvolutionGradient> kConvolveGradient[] = GKM_ENTRIES(convolve_gradient);
+constexpr Entry<gkm::ThinConvolution> kConvolveThin[] = GKM_ENTRIES(convolve_thin);
+constexpr Entry<gkm::Attention> kAttend[] = GKM_ENTRIES(attend);
+constexpr Entry<gkm::Normalization> kNormalize[] = GKM_ENTRIES(normalize);
 
 template <class T>
 void append_doubles(const T* data, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides, size_t dim,
@@ -125,6 +120,12 @@ void* scratch(size_t bytes) {
   return block.get();
 }
 
+gkm::Runtime runtime() { return {torch::stable::get_num_threads(), parallel_for, scratch}; }
+
+float* floats_of(const std::optional<Tensor>& tensor) {
+  return tensor.has_value() ? static_cast<float*>(tensor->data_ptr()) : nullptr;
+}
+
 void evaluate(int64_t target, const Tensor& out, const std::optional<Tensor>& x, const std::optional<Tensor>& y,
               const std::optional<Tensor>& coeffs, const std::optional<Tensor>& taps_w,
               const std::optional<Tensor>& taps_h, const std::optional<Tensor>& mix, const Tensor& radii,
@@ -136,7 +137,7 @@ void evaluate(int64_t target, const Tensor& out, const std::optional<Tensor>& x,
   form.taps_h = doubles_h.data();
   form.mix = doubles_mix.data();
   form.radii = static_cast<const int64_t*>(radii.data_ptr());
-  kEvaluate[gkm::instruction_set()](form, gkm::Runtime{torch::stable::get_num_threads(), parallel_for, scratch});
+  kEvaluate[gkm::instruction_set()](form, runtime());
 }
 
 // A 3x3 convolution of float32: x [B, C, H, W], its columns side by side; all else contiguous.
@@ -148,26 +149,113 @@ void convolve(const Tensor& out, const Tensor& x, const Tensor& weight, const st
   form.O = weight.size(0);
   form.H = x.size(2);
   form.W = x.size(3);
-  form.x = static_cast<const float*>(x.data_ptr());
+  form.x = floats_of(x);
   form.x_batch = x.stride(0);
   form.x_channel = x.stride(1);
   form.x_row = x.stride(2);
-  form.weight = static_cast<const float*>(weight.data_ptr());
-  form.bias = bias.has_value() ? static_cast<const float*>(bias->data_ptr()) : nullptr;
+  form.weight = floats_of(weight);
+  form.bias = floats_of(bias);
   form.rectified = rectified;
-  form.added = added.has_value() ? static_cast<const float*>(added->data_ptr()) : nullptr;
-  form.out = static_cast<float*>(out.data_ptr());
-  kConvolve[gkm::instruction_set()](form, gkm::Runtime{torch::stable::get_num_threads(), parallel_for, scratch});
+  form.added = floats_of(added);
+  form.out = floats_of(out);
+  kConvolve[gkm::instruction_set()](form, runtime());
+}
+
+// The gradients of a convolution of float32, 3x3 or 5x5: x as above; all else contiguous.
+void convolve_gradient(Tensor weight, std::optional<Tensor> bias, Tensor grad, Tensor x) {
+  gkm::ConvolutionGradient form;
+  form.B = x.size(0);
+  form.C = x.size(1);
+  form.O = weight.size(0);
+  form.H = x.size(2);
+  form.W = x.size(3);
+  form.size = weight.size(2);
+  form.x = floats_of(x);
+  form.x_batch = x.stride(0);
+  form.x_channel = x.stride(1);
+  form.x_row = x.stride(2);
+  form.grad = floats_of(grad);
+  form.weight = floats_of(weight);
+  form.bias = floats_of(bias);
+  kConvolveGradient[gkm::instruction_set()](form, runtime());
+}
+
+// A 7x7 convolution of few channels by `weight`, or where there is `grad` its gradient by the weights; all contiguous
+// and of float32, here and below.
+void convolve_thin(Tensor out, Tensor x, std::optional<Tensor> weight, std::optional<Tensor> grad) {
+  gkm::ThinConvolution form;
+  form.B = x.size(0);
+  form.C = x.size(1);
+  form.O = weight.has_value() ? weight->size(0) : grad->size(1);
+  form.H = x.size(2);
+  form.W = x.size(3);
+  form.x = floats_of(x);
+  form.weight = floats_of(weight);
+  form.grad = floats_of(grad);
+  form.out = floats_of(out);
+  kConvolveThin[gkm::instruction_set()](form, runtime());
+}
+
+void attend(int64_t pass, Tensor x, std::optional<Tensor> grad, std::optional<Tensor> out,
+            std::optional<Tensor> made_c, std::optional<Tensor> made_h, std::optional<Tensor> made_w,
+            std::optional<Tensor> taken_c, std::optional<Tensor> taken_h, std::optional<Tensor> taken_w,
+            std::optional<Tensor> grad_c, std::optional<Tensor> grad_h, std::optional<Tensor> grad_w) {
+  gkm::Attention form;
+  form.pass = gkm::AttentionPass(pass);
+  form.B = x.size(0);
+  form.C = x.size(1);
+  form.H = x.size(2);
+  form.W = x.size(3);
+  form.x = floats_of(x);
+  form.grad = floats_of(grad);
+  form.out = floats_of(out);
+  form.made = {floats_of(made_c), floats_of(made_h), floats_of(made_w)};
+  form.taken = {floats_of(taken_c), floats_of(taken_h), floats_of(taken_w)};
+  form.grads = {floats_of(grad_c), floats_of(grad_h), floats_of(grad_w)};
+  kAttend[gkm::instruction_set()](form, runtime());
+}
+
+void normalize(int64_t pass, Tensor x, std::optional<Tensor> out, std::optional<Tensor> of_channels,
+               std::optional<Tensor> mean, std::optional<Tensor> inverse, std::optional<Tensor> weight,
+               std::optional<Tensor> bias, std::optional<Tensor> added, std::optional<Tensor> grad) {
+  gkm::Normalization form;
+  form.pass = gkm::NormalizationPass(pass);
+  form.B = x.size(0);
+  form.C = x.size(1);
+  form.pixels = x.size(2) * x.size(3);
+  form.x = floats_of(x);
+  form.added = floats_of(added);
+  form.grad = floats_of(grad);
+  form.mean = floats_of(mean);
+  form.inverse = floats_of(inverse);
+  form.weight = floats_of(weight);
+  form.bias = floats_of(bias);
+  form.out = floats_of(out);
+  form.of_channels = floats_of(of_channels);
+  kNormalize[gkm::instruction_set()](form, runtime());
 }
 
 }  // namespace
 
 STABLE_TORCH_LIBRARY(gkm_ops_cpu, library) {
   library.def("convolve(Tensor(a!) out, Tensor x, Tensor weight, Tensor? bias, bool rectified, Tensor? added) -> ()");
+  library.def("convolve_gradient(Tensor(a!) weight, Tensor(b!)? bias, Tensor grad, Tensor x) -> ()");
+  library.def("convolve_thin(Tensor(a!) out, Tensor x, Tensor? weight, Tensor? grad) -> ()");
+  library.def(
+      "attend(int kind, Tensor x, Tensor? grad, Tensor(a!)? out, Tensor(b!)? made_c, Tensor(c!)? made_h, "
+      "Tensor(d!)? made_w, Tensor? taken_c, Tensor? taken_h, Tensor? taken_w, Tensor? grad_c, Tensor? grad_h, "
+      "Tensor? grad_w) -> ()");
+  library.def(
+      "normalize(int kind, Tensor x, Tensor(a!)? out, Tensor(b!)? of_channels, Tensor? mean, Tensor? inverse, "
+      "Tensor? weight, Tensor? bias, Tensor? added, Tensor? grad) -> ()");
   library.def("evaluate(" GKM_ARGUMENTS ") -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(gkm_ops_cpu, CPU, library) {
   library.impl("evaluate", TORCH_BOX(&evaluate));
   library.impl("convolve", TORCH_BOX(&convolve));
+  library.impl("convolve_gradient", TORCH_BOX(&convolve_gradient));
+  library.impl("convolve_thin", TORCH_BOX(&convolve_thin));
+  library.impl("attend", TORCH_BOX(&attend));
+  library.impl("normalize", TORCH_BOX(&normalize));
 }

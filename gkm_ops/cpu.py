@@ -64,7 +64,55 @@ def convolve(
         ``[B, O, H, W]``, contiguous; without gradients.
     """
     out = x.new_empty(len(x), len(weight), *x.shape[2:])
-    rows = x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()
     bias, added = (None if tensor is None else tensor.contiguous() for tensor in (bias, added))
-    torch.ops.gkm_ops_cpu.convolve.default(out, rows, weight.contiguous(), bias, rectified, added)
+    torch.ops.gkm_ops_cpu.convolve.default(out, _by_rows(x), weight.contiguous(), bias, rectified, added)
     return out
+
+
+def convolve_gradient(grad: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The gradients of ``F.conv2d(x, weight, bias, padding=size // 2)`` by weight and bias, by Winograd's transforms
+    (``csrc/cpu/winograd_gradient.h``).
+
+    Args:
+        grad: of the result, ``[B, O, H, W]`` float32.
+        x: ``[B, C, H, W]`` float32.
+        size: of the kernels, 3 or 5.
+
+    Returns:
+        ``[O, C, size, size]`` and ``[O]``, contiguous.
+    """
+    weight, bias = x.new_empty(grad.shape[1], x.shape[1], size, size), x.new_empty(grad.shape[1])
+    torch.ops.gkm_ops_cpu.convolve_gradient.default(weight, bias, grad.contiguous(), _by_rows(x))
+    return weight, bias
+
+
+def convolve_thin(x: Tensor, weight: Tensor) -> Tensor:
+    """``F.conv2d(x, weight, padding=3)`` for 7x7 kernels of one or two channels (``csrc/cpu/thin_convolution.h``).
+
+    Args:
+        x: ``[B, C, H, W]`` float32.
+        weight: ``[O, C, 7, 7]`` float32.
+
+    Returns:
+        ``[B, O, H, W]``, contiguous; without gradients.
+    """
+    out = x.new_empty(len(x), len(weight), *x.shape[2:])
+    torch.ops.gkm_ops_cpu.convolve_thin.default(out, x.contiguous(), weight.contiguous(), None)
+    return out
+
+
+def convolve_thin_gradient(grad: Tensor, x: Tensor) -> Tensor:
+    """The gradient of `convolve_thin` by its weights, ``[O, C, 7, 7]``.
+
+    Args:
+        grad: of the result, ``[B, O, H, W]`` float32.
+        x: ``[B, C, H, W]`` float32.
+    """
+    out = x.new_empty(grad.shape[1], x.shape[1], 7, 7)
+    torch.ops.gkm_ops_cpu.convolve_thin.default(out, x.contiguous(), None, grad.contiguous())
+    return out
+
+
+def _by_rows(x: Tensor) -> Tensor:
+    """With the columns of a row side by side."""
+    return x if x.stride(3) == 1 or x.shape[3] == 1 else x.contiguous()

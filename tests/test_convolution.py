@@ -94,6 +94,47 @@ def test_winograd_on_every_instruction_set(instruction_set, size, channels, outp
     assert torch.equal(cpu.convolve(x[1:], weight, bias)[0], cpu.convolve(x, weight, bias)[1])
 
 
+@pytest.mark.parametrize("instruction_set", instruction_sets())
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 4), (9, 64), (13, 65), (8, 131), (6, 300)], ids=str)
+@pytest.mark.parametrize(("channels", "outputs"), [(1, 1), (3, 13), (20, 24), (33, 5)])
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_gradients_by_weights_on_every_instruction_set(instruction_set, size, channels, outputs, kernel, monkeypatch):
+    monkeypatch.setenv("GKM_OPS_CPU_ISA", instruction_set)
+    reason = cpu.refusal("cpu", torch.float32)
+    if reason is not None:
+        pytest.skip(reason)
+    x, weight, bias = operands(2, channels, outputs, kernel, *size)
+    y = F.conv2d(x.double(), weight.double(), bias.double(), padding=kernel // 2)
+    cotangent = torch.randn_like(y).float()
+    x = x.detach()
+    got = cpu.convolve_gradient(cotangent, x, kernel)
+    for gradient, want in zip(got, torch.autograd.grad(y, (weight, bias), cotangent.double()), strict=True):
+        assert gradient.shape == want.shape
+        assert (gradient - want).norm() < 1e-5 * want.norm()
+    channels_last = (tensor.contiguous(memory_format=torch.channels_last) for tensor in (cotangent, x))
+    for gradient, want in zip(cpu.convolve_gradient(*channels_last, kernel), got, strict=True):
+        assert torch.equal(gradient, want)
+
+
+@pytest.mark.parametrize("case", ["3x3", "5x5"])
+def test_no_images_have_no_gradients(case):
+    (x, weight, bias), geometry = CASES[case]
+    result = convolve(x[:0], weight, bias, geometry)
+    for gradient in torch.autograd.grad(result.sum(), (weight, bias)):
+        assert not gradient.any()
+
+
+@pytest.mark.parametrize("case", ["3x3", "5x5"])
+def test_large_convolutions_can_be_differentiated_twice(case):
+    tensors, geometry = CASES[case]
+    seconds = []
+    for convolution in (lambda: convolve(*tensors, geometry), lambda: F.conv2d(*tensors, 1, geometry.padding)):
+        firsts = torch.autograd.grad(convolution().square().sum(), tensors, create_graph=True)
+        seconds.append(torch.autograd.grad(sum(first.square().sum() for first in firsts), tensors))
+    for got, want in zip(*seconds, strict=True):
+        assert (got - want).norm() < 1e-4 * want.norm()
+
+
 @pytest.mark.parametrize("case", ["3x3", "5x5"])
 def test_flops_are_counted_as_torch_counts_a_convolution(case):
     (x, weight, bias), geometry = CASES[case]
@@ -115,11 +156,16 @@ def test_torch_func_takes_the_plain_way():
 @NNPACK
 @pytest.mark.parametrize("case", ["3x3", "5x5"])
 def test_equal_inputs_give_equal_bits_on_any_number_of_threads(case):
-    (x, weight, bias), geometry = CASES[case]
-    want = convolve(x, weight, bias, geometry)
+    tensors, geometry = CASES[case]
+
+    def run():
+        result = convolve(*tensors, geometry)
+        return result, *torch.autograd.grad(result.square().sum(), tensors)
+
+    want = run()
     torch.set_num_threads(3)
     try:
-        assert torch.equal(convolve(x, weight, bias, geometry), want)
+        assert all(map(torch.equal, run(), want))
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(1)

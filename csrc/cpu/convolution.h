@@ -1,4 +1,4 @@
-// One 3x3 convolution as plain data, with what often follows it: what the binding hands to the kernels.
+// Convolutions as plain data: what the binding hands to the kernels.
 #pragma once
 
 #include <cstdint>
@@ -7,7 +7,10 @@
 
 namespace gkm {
 
-// Stride 1, zeros beyond the border, float32. Strides count elements; the columns of a row lie side by side.
+// All of them of stride 1, the size kept by zeros beyond the border, float32. Strides count elements; the columns of a
+// row lie side by side.
+
+// A 3x3 convolution, with what often follows it.
 struct Convolution {
   int64_t B, C, O, H, W;
   const float* x = nullptr;
@@ -19,9 +22,35 @@ struct Convolution {
   float* out = nullptr;           // contiguous [B, O, H, W]
 };
 
-void convolve_sse2(const Convolution&, const Runtime&);
-void convolve_avx2(const Convolution&, const Runtime&);
-void convolve_avx512(const Convolution&, const Runtime&);
-void convolve_generic(const Convolution&, const Runtime&);
+// The gradients of a convolution by its weights and its bias.
+struct ConvolutionGradient {
+  int64_t B, C, O, H, W;
+  int64_t size;  // of the kernels, 3 or 5
+  const float* x = nullptr;
+  int64_t x_batch = 0, x_channel = 0, x_row = 0;
+  const float* grad = nullptr;  // of the result, contiguous [B, O, H, W]
+  float* weight = nullptr;      // contiguous [O, C, size, size]
+  float* bias = nullptr;        // contiguous [O], or null
+};
+
+// A 7x7 convolution of few channels; or, where the result's gradient is given, the gradient by its weights.
+struct ThinConvolution {
+  int64_t B, C, O, H, W;
+  const float* x = nullptr;       // contiguous [B, C, H, W]
+  const float* weight = nullptr;  // contiguous [O, C, 7, 7]
+  const float* grad = nullptr;    // contiguous [B, O, H, W], or null
+  float* out = nullptr;           // contiguous [B, O, H, W] or [O, C, 7, 7]
+};
+
+#define GKM_DECLARE(isa)                                 \
+  void convolve_##isa(const Convolution&, const Runtime&); \
+  void convolve_gradient_##isa(const ConvolutionGradient&, const Runtime&); \
+  void convolve_thin_##isa(const ThinConvolution&, const Runtime&);
+
+GKM_DECLARE(sse2)
+GKM_DECLARE(avx2)
+GKM_DECLARE(avx512)
+GKM_DECLARE(generic)
+#undef GKM_DECLARE
 
 }  // namespace gkm

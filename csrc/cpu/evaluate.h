@@ -1,7 +1,7 @@
 // The body that each instruction set compiles for itself: everything below is local to one object file, so that
 // no wider instruction leaks into code that a lesser processor runs. The including file defines
 //   GKM_VECTOR_BYTES   bytes of a vector
-//   GKM_EVALUATE, GKM_CONVOLVE   the names of the entries
+//   GKM_FOR_THIS(entry)   an entry's name for this instruction set
 #pragma once
 
 #define GKM_LAMBDA __attribute__((always_inline))
@@ -19,6 +19,13 @@
 #include "adjoint.h"
 #include "gather.h"
 #include "winograd.h"
+//
+#include "winograd_gradient.h"
+//
+#include "attention.h"
+//
+#include "normalization.h"
+#include "thin_convolution.h"
 
 namespace {
 
@@ -59,7 +66,7 @@ void evaluate(const gkm::Form& form, const gkm::Runtime& runtime) {
 
 }  // namespace
 
-void gkm::GKM_EVALUATE(const Form& form, const Runtime& runtime) {
+void gkm::GKM_FOR_THIS(evaluate)(const Form& form, const Runtime& runtime) {
   switch (form.storage) {
     case Storage::f32:
       return evaluate<float>(form, runtime);

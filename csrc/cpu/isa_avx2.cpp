@@ -9,6 +9,7 @@
 
 #include "convolution.h"
 #include "form.h"
+#include "network.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
@@ -17,8 +18,7 @@
 #endif
 
 #define GKM_VECTOR_BYTES 32
-#define GKM_EVALUATE evaluate_avx2
-#define GKM_CONVOLVE convolve_avx2
+#define GKM_FOR_THIS(entry) entry##_avx2
 #include "evaluate.h"
 
 #if defined(__clang__)

@@ -9,6 +9,7 @@
 
 #include "convolution.h"
 #include "form.h"
+#include "network.h"
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c"))), apply_to = function)
@@ -17,8 +18,7 @@
 #endif
 
 #define GKM_VECTOR_BYTES 64
-#define GKM_EVALUATE evaluate_avx512
-#define GKM_CONVOLVE convolve_avx512
+#define GKM_FOR_THIS(entry) entry##_avx512
 #include "evaluate.h"
 
 #if defined(__clang__)

@@ -7,9 +7,9 @@
 
 #include "convolution.h"
 #include "form.h"
+#include "network.h"
 
 #define GKM_VECTOR_BYTES 16
-#define GKM_EVALUATE evaluate_sse2
-#define GKM_CONVOLVE convolve_sse2
+#define GKM_FOR_THIS(entry) entry##_sse2
 #include "evaluate.h"
 #endif

@@ -249,4 +249,4 @@ class Winograd {
 
 }  // namespace
 
-void gkm::GKM_CONVOLVE(const Convolution& form, const Runtime& runtime) { Winograd(form, runtime).run(); }
+void gkm::GKM_FOR_THIS(convolve)(const Convolution& form, const Runtime& runtime) { Winograd(form, runtime).run(); }

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkm_ops import cpu
+from gkm_ops.nn.plain import is_plain, kernels_serve
 from gkm_ops.nn.recomputation import kept
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 # With fewer channels, or less to do, what transforms cost is more than what they save.
 _FEWEST_CHANNELS_FOR_WINOGRAD, _LEAST_PIXELS_FOR_WINOGRAD = 16, 256
+# Torch is at its slowest with the 7x7 convolutions of attention gates, of two channels to one.
+_MOST_CHANNELS_OF_THIN = 2
 # NNPACK, which torch carries, transforms tiles of 16x16 pixels for a 5x5 kernel, each for 12x12 pixels of the result.
 _SIZE, _TILE = 5, 16
 _STEP, _HALO = _TILE - _SIZE + 1, _SIZE // 2
@@ -42,7 +45,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
 
     Float32 on the CPU with many channels at stride 1 goes through transforms of tiles: 3x3 kernels through Winograd's,
     which turn 9 multiply-adds into 2.25 and whose rounding is about ten times that of the sums (1e-6 of the norm);
-    5x5 kernels through Fourier's, which turn 25 into less than four and round no worse than sums.
+    5x5 kernels through Fourier's, which turn 25 into less than four and round no worse than sums. Gradients by the
+    weights of either go through Winograd's (9 into 2.25, 25 into 9), within 1e-5 of the norm, as torch's sums are. 7x7
+    kernels of no more than two channels are summed as defined.
 
     Args:
         x: ``[B, C, H, W]``.
@@ -82,16 +87,27 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        for_x, for_weight, for_bias, _ = ctx.needs_input_grad
-        grad_x = None
-        if for_x and (_by_winograd(grad, weight, ctx.geometry) or _by_fourier(grad, weight, ctx.geometry)):
-            grad_x, for_x = _made(grad, weight.flip(2, 3).transpose(0, 1), None, ctx.geometry), False
-        stride, padding, transposed = ctx.geometry
-        others = torch.ops.aten.convolution_backward(
-            grad, x.to(grad.dtype), weight.to(grad.dtype), ctx.bias_sizes,
-            [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, [for_x, for_weight, for_bias],
-        )  # fmt: skip
-        return others[0] if grad_x is None else grad_x, others[1], others[2], None
+        wanted = list(ctx.needs_input_grad[:3])
+        gradients: list[Tensor | None] = [None] * 3
+        if not torch.is_grad_enabled():  # what is to be differentiated again is torch's
+            ways = _by_winograd, _by_fourier, _is_thin
+            if wanted[0] and any(way(grad, weight, ctx.geometry) for way in ways):
+                gradients[0] = _made(grad, weight.flip(2, 3).transpose(0, 1), None, ctx.geometry)
+            if wanted[1] and _weights_by_winograd(x, grad, weight, ctx.geometry):
+                gradients[1], of_bias = cpu.convolve_gradient(grad, x, weight.shape[-1])
+                gradients[2] = of_bias if wanted[2] else None
+            if wanted[1] and _is_thin(x, weight, ctx.geometry) and is_plain(grad):
+                gradients[1] = cpu.convolve_thin_gradient(grad, x)
+                gradients[2] = grad.sum((0, 2, 3)) if wanted[2] else None
+        missing = [want and gradient is None for want, gradient in zip(wanted, gradients, strict=True)]
+        if any(missing):
+            stride, padding, transposed = ctx.geometry
+            others = torch.ops.aten.convolution_backward(
+                grad, x.to(grad.dtype), weight.to(grad.dtype), ctx.bias_sizes,
+                [stride] * 2, [padding] * 2, [1, 1], transposed, [0, 0], 1, missing,
+            )  # fmt: skip
+            gradients = [other if miss else own for miss, own, other in zip(missing, gradients, others, strict=True)]
+        return *gradients, None
 
 
 def _made(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -100,6 +116,9 @@ def _made(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) ->
         return cpu.convolve(x, weight, bias)
     if _by_fourier(x, weight, geometry):
         return _fourier(x, weight, bias)
+    if _is_thin(x, weight, geometry):
+        y = cpu.convolve_thin(x, weight)
+        return y if bias is None else y.add_(bias.view(-1, 1, 1))
     if not transposed:
         return F.conv2d(x, weight, bias, stride, padding)
     if x.device.type == "cpu" and weight.shape[-1] == stride and padding == 0:
@@ -118,13 +137,28 @@ def _spread(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tens
 
 
 def _by_winograd(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    return geometry == (1, 1, False) and weight.shape[-1] == 3 and _transforms_pay(x, weight)
+
+
+def _weights_by_winograd(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    size = weight.shape[-1]
+    return geometry == (1, size // 2, False) and size in (3, 5) and _transforms_pay(x, weight) and is_plain(grad)
+
+
+def _is_thin(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     return (
-        geometry == (1, 1, False)
-        and weight.shape[-1] == 3
-        and min(weight.shape[:2]) >= _FEWEST_CHANNELS_FOR_WINOGRAD
+        geometry == (1, 3, False)
+        and weight.shape[-2:] == (7, 7)
+        and max(weight.shape[:2]) <= _MOST_CHANNELS_OF_THIN
+        and kernels_serve(x, weight)
+    )
+
+
+def _transforms_pay(x: Tensor, weight: Tensor) -> bool:
+    return (
+        min(weight.shape[:2]) >= _FEWEST_CHANNELS_FOR_WINOGRAD
         and x.shape[2] * x.shape[3] >= _LEAST_PIXELS_FOR_WINOGRAD
-        and _is_plain(x, weight)
-        and cpu.refusal("cpu", torch.float32) is None
+        and kernels_serve(x, weight)
     )
 
 
@@ -134,22 +168,8 @@ def _by_fourier(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
         and weight.shape[-1] == _SIZE
         and min(weight.shape[:2]) >= _FEWEST_CHANNELS
         and x.shape[2] * x.shape[3] >= _LEAST_PIXELS
-        and _is_plain(x, weight)
+        and is_plain(x, weight)
         and torch.backends.nnpack.is_available()  # which also makes it ready
-    )
-
-
-def _is_plain(x: Tensor, weight: Tensor) -> bool:
-    """Whether it is about numbers in memory alone: float32 on the CPU, under no transform of torch.func and no mode.
-
-    Modes watch what torch does, to count FLOPs for instance, and see neither other threads nor our kernels.
-    """
-    return (
-        x.device.type == "cpu"
-        and x.dtype == weight.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
-        and torch._C._len_torch_dispatch_stack() == 0
-        and not any(torch._C._functorch.is_functorch_wrapped_tensor(tensor) for tensor in (x, weight))
     )
 
 

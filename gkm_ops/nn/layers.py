@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gkm_ops.nn.convolution import Convolution, Geometry, convolve, convolve_and_rectify
-from gkm_ops.nn.recomputation import running_again
+from gkm_ops.nn.normalization import normalized_and_rectified
 
 
 class ConvNormReLU(nn.Sequential):
@@ -33,17 +32,13 @@ class ConvNormReLU(nn.Sequential):
         """The result, and `added` to it where there is any."""
         if not self.training and not torch.is_grad_enabled():
             return convolve_and_rectify(x, *folded(self[0], self[1]), added)
-        y = self[2](normalized_convolution(self[0], self[1], x))
+        layer, norm = self[0], self[1]
+        assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+        assert isinstance(norm, _BatchNorm)
+        if norm.training:
+            return normalized_and_rectified(norm, convolve(x, layer.weight, layer.bias, geometry_of(layer)), added)
+        y = self[2](convolve(x, *folded(layer, norm)))
         return y if added is None else add_to(y, added)
-
-
-def normalized_convolution(layer: nn.Module, norm: nn.Module, x: Tensor) -> Tensor:
-    """``norm(layer(x))``; in evaluation as one convolution with the norm folded into its weights."""
-    if not norm.training:
-        return convolve(x, *folded(layer, norm))
-    assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
-    assert isinstance(norm, _BatchNorm)
-    return _normalized(norm, convolve(x, layer.weight, layer.bias, geometry_of(layer)))
 
 
 def folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor, Geometry]:
@@ -66,13 +61,6 @@ def folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor, Geometry]
 def geometry_of(layer: Convolution) -> Geometry:
     """How a layer steps."""
     return Geometry(layer.stride[0], int(layer.padding[0]), isinstance(layer, nn.ConvTranspose2d))
-
-
-def _normalized(norm: _BatchNorm, x: Tensor) -> Tensor:
-    if not running_again():
-        return norm(x)
-    statistics = {name: buffer.clone() for name, buffer in norm.named_buffers()}
-    return functional_call(norm, statistics, (x,))
 
 
 def add_to(new: Tensor, old: Tensor) -> Tensor:

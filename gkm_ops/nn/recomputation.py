@@ -23,7 +23,7 @@ def recomputed(function: Callable[..., R], *args: Any) -> R:
     transformed = torch._C._are_functorch_transforms_active()
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed:
         return function(*args)
-    results: list[Tensor] = []
+    results: list[Any] = []
     runs = _Run(results, again=False), _Run(results, again=True)
     result: R = checkpoint(function, *args, use_reentrant=False, preserve_rng_state=False, context_fn=lambda: runs)
     return result
@@ -38,10 +38,27 @@ def kept(make: Callable[[], Tensor]) -> Tensor:
     if run is None:
         return make()
     if run.again:
-        return next(run.known).detach()
+        known: Tensor = next(run.known)
+        return known.detach()
     result = make()
     run.results.append(result.detach())
     return result
+
+
+def decided(decide: Callable[[], bool]) -> bool:
+    """What ``decide()`` says, or has said in the first run of a function that is `recomputed`: both go the same way.
+
+    What autograd saves depends on the way, and a mode of torch's may have begun or ended meanwhile.
+    """
+    run = _current.get()
+    if run is None:
+        return decide()
+    if run.again:
+        decision: bool = next(run.known)
+        return decision
+    decision = decide()
+    run.results.append(decision)
+    return decision
 
 
 def running_again() -> bool:
@@ -53,10 +70,10 @@ def running_again() -> bool:
 class _Run:
     """While entered, the run of a function that `kept` and `running_again` go by."""
 
-    known: Iterator[Tensor]
+    known: Iterator[Any]
     token: Token[_Run | None]
 
-    def __init__(self, results: list[Tensor], again: bool) -> None:
+    def __init__(self, results: list[Any], again: bool) -> None:
         self.results = results
         self.again = again
 

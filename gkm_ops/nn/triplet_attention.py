@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from gkm_ops.nn.layers import normalized_convolution
+from gkm_ops.nn.convolution import convolve
+from gkm_ops.nn.layers import folded, geometry_of
+from gkm_ops.nn.normalization import normalized
+from gkm_ops.nn.plain import is_plain, kernels_serve
+from gkm_ops.nn.recomputation import decided
 
 
 class TripletAttention(nn.Module):
@@ -13,7 +20,8 @@ class TripletAttention(nn.Module):
 
     A gate pools one axis to its maximum and its mean, convolves the two 7x7 over the other two axes, and
     scales the features by the sigmoid of that. The three gates are added before they meet the features, and
-    an axis is pooled where it lies: nothing is permuted or copied.
+    an axis is pooled where it lies: nothing is permuted or copied. In float32 on the CPU one pass pools all three axes
+    and one gates, and back as many.
 
     Shape:
         ``[B, C, H, W]`` -> the same.
@@ -30,16 +38,23 @@ class TripletAttention(nn.Module):
         self.hw = Gate()
 
     def forward(self, x: Tensor) -> Tensor:
-        over_hw = self.hw(x, pooled=1) / 3
-        over_cw = self.cw(x, pooled=2).transpose(1, 2) / 3  # [B, 1, C, W] -> [B, C, 1, W]
-        over_hc = self.hc(x, pooled=3).permute(0, 3, 2, 1) / 3  # [B, 1, H, C] -> [B, C, H, 1]
+        plain = decided(lambda: kernels_serve(x) and x.numel() > 0)
+        if plain:
+            x, *maps = _Pooled.apply(x)  # type: ignore[no-untyped-call]
+        else:
+            maps = [_pooled(x, axis) for axis in (1, 2, 3)]
+        gates = self.hw(maps[0]), self.cw(maps[1]), self.hc(maps[2], transposed=True)
+        if plain and decided(lambda: is_plain(*gates)):
+            gated: Tensor = _Gated.apply(x, *gates)  # type: ignore[no-untyped-call]
+            return gated
+        over_c, over_h, over_w = gates[0], gates[1].transpose(1, 2), gates[2].permute(0, 2, 3, 1)
         if torch.is_grad_enabled():
-            return x * (over_cw + over_hc + over_hw)
-        return (over_cw + over_hc).add_(over_hw).mul_(x)
+            return x * ((over_h + over_w + over_c) / 3)
+        return (over_h + over_w).add_(over_c).div_(3).mul_(x)
 
 
 class Gate(nn.Module):
-    """One of the three gates: pooled axis, 7x7 convolution, batch norm, sigmoid."""
+    """One of the three gates: 7x7 convolution of what is pooled, batch norm, sigmoid."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,9 +62,87 @@ class Gate(nn.Module):
             {"conv": nn.Conv2d(2, 1, 7, padding=3, bias=False), "bn": nn.BatchNorm2d(1, eps=1e-5, momentum=0.01)}
         )
 
-    def forward(self, x: Tensor, pooled: int) -> Tensor:
-        """``x [B, C, H, W]`` pooled over axis 1, 2 or 3 -> ``[B, 1, H, W]``, ``[B, 1, C, W]`` or ``[B, 1, H, C]``."""
-        maps = torch.stack((x.amax(pooled), x.mean(pooled)), 1)
-        if pooled == 3:
-            maps = maps.transpose(2, 3)
-        return normalized_convolution(self.conv["conv"], self.conv["bn"], maps).sigmoid()
+    def forward(self, maps: Tensor, transposed: bool = False) -> Tensor:
+        """Maximum and mean over an axis, ``[B, 2, ...]``, to ``[B, 1, ...]``.
+
+        Args:
+            transposed: the other two axes lie the other way round than in the releases.
+        """
+        layer, norm = self.conv["conv"], self.conv["bn"]
+        assert isinstance(layer, nn.Conv2d)
+        assert isinstance(norm, nn.BatchNorm2d)
+        weight, bias = (layer.weight, None) if norm.training else folded(layer, norm)[:2]
+        y = convolve(maps, weight.transpose(2, 3) if transposed else weight, bias, geometry_of(layer))
+        return (normalized(norm, y) if norm.training else y).sigmoid()
+
+
+def _pooled(x: Tensor, axis: int) -> Tensor:
+    return torch.stack((x.amax(axis), x.mean(axis)), 1)
+
+
+class _Pooled(torch.autograd.Function):
+    """The features themselves and `_pooled` over each of three axes, so that the gradients meet in one pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, ...]:
+        maps = _maps(x, 2)
+        _run(_POOL, x.contiguous(), made=maps)
+        ctx.save_for_backward(x, *maps)
+        return x.view_as(x), *maps
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *grads: Tensor) -> Tensor:
+        x, *maps = ctx.saved_tensors
+        if torch.is_grad_enabled() or not is_plain(grad, *grads):  # what is to be differentiated again is torch's
+            with torch.enable_grad():
+                pooled = [_pooled(x, axis) for axis in (1, 2, 3)]
+                return grad + torch.autograd.grad(pooled, x, grads, create_graph=True)[0]
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        grads = tuple(grad.contiguous() for grad in grads)
+        _run(_POOL_GRADIENT, x.contiguous(), grad.contiguous(), out, _maps(x, 1), maps, grads)
+        return out
+
+
+class _Gated(torch.autograd.Function):
+    """Features times the mean of gates ``[B, 1, H, W]``, ``[B, 1, C, W]`` and ``[B, 1, C, H]``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *gates: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *gates)
+        out = torch.empty_like(x, memory_format=torch.contiguous_format)
+        _run(_GATE, x.contiguous(), out=out, taken=[gate.contiguous() for gate in gates])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        x, *gates = ctx.saved_tensors
+        if torch.is_grad_enabled() or not is_plain(grad):  # what is to be differentiated again is torch's
+            over_c, over_h, over_w = gates[0], gates[1].transpose(1, 2), gates[2].permute(0, 2, 3, 1)
+            product = grad * x / 3
+            of_gates = product.sum(1, True), product.sum(2).unsqueeze(1), product.sum(3).unsqueeze(1)
+            return grad * ((over_h + over_w + over_c) / 3), *of_gates
+        out, of_maps = torch.empty_like(x, memory_format=torch.contiguous_format), _maps(x, 1)
+        taken = [gate.contiguous() for gate in gates]
+        _run(_GATE_GRADIENT, x.contiguous(), grad.contiguous(), out, of_maps, taken)
+        return out, *of_maps
+
+
+_POOL, _GATE, _GATE_GRADIENT, _POOL_GRADIENT = range(4)  # AttentionPass in csrc/cpu/network.h
+_NONE = (None, None, None)
+
+
+def _maps(x: Tensor, count: int) -> list[Tensor]:
+    B, C, H, W = x.shape
+    return [x.new_empty(B, count, *sizes) for sizes in ((H, W), (C, W), (C, H))]
+
+
+def _run(
+    kind: int,
+    x: Tensor,
+    grad: Tensor | None = None,
+    out: Tensor | None = None,
+    made: Sequence[Tensor | None] = _NONE,
+    taken: Sequence[Tensor | None] = _NONE,
+    grads: Sequence[Tensor | None] = _NONE,
+) -> None:
+    torch.ops.gkm_ops_cpu.attend.default(kind, x, grad, out, *made, *taken, *grads)

@@ -6,10 +6,10 @@
 
 #include "convolution.h"
 #include "form.h"
+#include "network.h"
 
 #undef __x86_64__  // its registers are narrower than these vectors, so nothing may ask for one by name
 
 #define GKM_VECTOR_BYTES 64
-#define GKM_EVALUATE evaluate_avx512
-#define GKM_CONVOLVE convolve_avx512
+#define GKM_FOR_THIS(entry) entry##_avx512
 #include "evaluate.h"
