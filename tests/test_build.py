@@ -140,7 +140,7 @@ def test_a_backend_that_was_not_built_or_has_no_gpu_says_so(monkeypatch):
     assert cuda.refusal("cuda", torch.float32) == cuda.built() == "its library was not built"
     monkeypatch.setattr(cuda, "_problem", None)
     assert cuda.refusal("cpu", torch.float32) == "it serves GPUs, not cpu"
-    monkeypatch.setattr(cuda, "_has_gpu", lambda: False)
+    monkeypatch.setattr(cuda, "has_gpu", lambda: False)
     assert cuda.refusal("cuda", torch.float32) == "torch finds no GPU"
-    monkeypatch.setattr(cuda, "_has_gpu", lambda: True)
+    monkeypatch.setattr(cuda, "has_gpu", lambda: True)
     assert cuda.refusal("cuda", torch.int32) == "it has no kernels for torch.int32"

@@ -112,7 +112,7 @@ FAULTS = {
     "one band's maxima lost": Fault("attention.h", "band == 0 ? read<V>(most_of", "band == 0", "band <= 1"),
     "sum along a row without its end": Fault("attention.h", "float sum = rest;", "rest", "0"),
     "maxima that are not shared": Fault(
-        "attention.h", "/ read<V>(form_.made.over_c + c + w);", "read<V>(form_.made.over_c + c + w)", "broadcast(1.0f)"
+        "attention.h", "/ read<V>(form_.made.over_c + c + w);", "read<V>(form_.made.over_c + c + w)", "V{} + 1"
     ),
     "gate of two axes": Fault("attention.h", "+ w) + over_w) *", "over_w", "0.0f"),
     "norm not rectified back": Fault("normalization.h", "> 0 ? grad : V{};", "V{}", "grad"),
