@@ -140,19 +140,25 @@ void evaluate(int64_t target, const Tensor& out, const std::optional<Tensor>& x,
   kEvaluate[gkm::instruction_set()](form, runtime());
 }
 
-// A 3x3 convolution of float32: x [B, C, H, W], its columns side by side; all else contiguous.
-void convolve(const Tensor& out, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
-              bool rectified, const std::optional<Tensor>& added) {
-  gkm::Convolution form;
+// What the form of a convolution says of x.
+template <class Form>
+void describe_rows(Form& form, const Tensor& x) {
   form.B = x.size(0);
   form.C = x.size(1);
-  form.O = weight.size(0);
   form.H = x.size(2);
   form.W = x.size(3);
   form.x = floats_of(x);
   form.x_batch = x.stride(0);
   form.x_channel = x.stride(1);
   form.x_row = x.stride(2);
+}
+
+// A 3x3 convolution of float32: x [B, C, H, W], its columns side by side; all else contiguous.
+void convolve(const Tensor& out, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+              bool rectified, const std::optional<Tensor>& added) {
+  gkm::Convolution form;
+  describe_rows(form, x);
+  form.O = weight.size(0);
   form.weight = floats_of(weight);
   form.bias = floats_of(bias);
   form.rectified = rectified;
@@ -162,18 +168,11 @@ void convolve(const Tensor& out, const Tensor& x, const Tensor& weight, const st
 }
 
 // The gradients of a convolution of float32, 3x3 or 5x5: x as above; all else contiguous.
-void convolve_gradient(Tensor weight, std::optional<Tensor> bias, Tensor grad, Tensor x) {
+void convolve_gradient(const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& grad, const Tensor& x) {
   gkm::ConvolutionGradient form;
-  form.B = x.size(0);
-  form.C = x.size(1);
+  describe_rows(form, x);
   form.O = weight.size(0);
-  form.H = x.size(2);
-  form.W = x.size(3);
   form.size = weight.size(2);
-  form.x = floats_of(x);
-  form.x_batch = x.stride(0);
-  form.x_channel = x.stride(1);
-  form.x_row = x.stride(2);
   form.grad = floats_of(grad);
   form.weight = floats_of(weight);
   form.bias = floats_of(bias);
@@ -182,7 +181,8 @@ void convolve_gradient(Tensor weight, std::optional<Tensor> bias, Tensor grad, T
 
 // A 7x7 convolution of few channels by `weight`, or where there is `grad` its gradient by the weights; all contiguous
 // and of float32, here and below.
-void convolve_thin(Tensor out, Tensor x, std::optional<Tensor> weight, std::optional<Tensor> grad) {
+void convolve_thin(const Tensor& out, const Tensor& x, const std::optional<Tensor>& weight,
+                   const std::optional<Tensor>& grad) {
   gkm::ThinConvolution form;
   form.B = x.size(0);
   form.C = x.size(1);
@@ -196,10 +196,12 @@ void convolve_thin(Tensor out, Tensor x, std::optional<Tensor> weight, std::opti
   kConvolveThin[gkm::instruction_set()](form, runtime());
 }
 
-void attend(int64_t pass, Tensor x, std::optional<Tensor> grad, std::optional<Tensor> out,
-            std::optional<Tensor> made_c, std::optional<Tensor> made_h, std::optional<Tensor> made_w,
-            std::optional<Tensor> taken_c, std::optional<Tensor> taken_h, std::optional<Tensor> taken_w,
-            std::optional<Tensor> grad_c, std::optional<Tensor> grad_h, std::optional<Tensor> grad_w) {
+void attend(int64_t pass, const Tensor& x, const std::optional<Tensor>& grad, const std::optional<Tensor>& out,
+            const std::optional<Tensor>& made_c, const std::optional<Tensor>& made_h,
+            const std::optional<Tensor>& made_w, const std::optional<Tensor>& taken_c,
+            const std::optional<Tensor>& taken_h, const std::optional<Tensor>& taken_w,
+            const std::optional<Tensor>& grad_c, const std::optional<Tensor>& grad_h,
+            const std::optional<Tensor>& grad_w) {
   gkm::Attention form;
   form.pass = gkm::AttentionPass(pass);
   form.B = x.size(0);
@@ -215,9 +217,11 @@ void attend(int64_t pass, Tensor x, std::optional<Tensor> grad, std::optional<Te
   kAttend[gkm::instruction_set()](form, runtime());
 }
 
-void normalize(int64_t pass, Tensor x, std::optional<Tensor> out, std::optional<Tensor> of_channels,
-               std::optional<Tensor> mean, std::optional<Tensor> inverse, std::optional<Tensor> weight,
-               std::optional<Tensor> bias, std::optional<Tensor> added, std::optional<Tensor> grad) {
+void normalize(int64_t pass, const Tensor& x, const std::optional<Tensor>& out,
+               const std::optional<Tensor>& of_channels, const std::optional<Tensor>& mean,
+               const std::optional<Tensor>& inverse, const std::optional<Tensor>& weight,
+               const std::optional<Tensor>& bias, const std::optional<Tensor>& added,
+               const std::optional<Tensor>& grad) {
   gkm::Normalization form;
   form.pass = gkm::NormalizationPass(pass);
   form.B = x.size(0);

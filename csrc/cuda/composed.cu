@@ -19,13 +19,14 @@ int launch_in(const Form& form, void* stream) {
 }  // namespace
 
 bool serves(const Form& form) {
-  // What a pixel of a map is numbered by has 32 bits.
+  // What a pixel of a map is numbered by has 32 bits, and so have tiles.
   const int64_t map = form.target == Target::blur ? form.coeffs.map : form.H * form.W;
   if (form.M * map + form.H * most(form.coeffs.row, form.W) >= INT32_MAX) return false;
+  if (Tile::count(form) > INT32_MAX / 2) return false;
   const bool gathers = form.target == Target::blur || (form.target == Target::correlate && form.C <= kColours);
   return gathers && form.storage != Storage::f64 && !form.mixed() && !form.channel_banks && !form.channel_coeffs &&
-         form.taps_w.data == form.taps_h.data &&
-         has_plain_rows(form) && form.reach() <= kReach && form.M <= kMostKernels && shared_bytes<float>(form) <= shared_bytes_of_a_block();
+         form.taps_w.data == form.taps_h.data && has_plain_rows(form) && form.reach() <= kReach &&
+         form.M <= kMostKernels && shared_bytes<float>(form) <= shared_bytes_of_a_block();
 }
 
 int launch(const Form& form, void* stream) {

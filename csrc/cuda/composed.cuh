@@ -14,8 +14,8 @@
 //
 // correlate goes the same way back: sums of y_c(p) times what stands at (+-i, +-j), over the colours, and then over
 // the 66 places for each kernel.
-// Numbers: for the published bank and three colours 191 + 121 multiply-adds and 112 additions a pixel and colour; 105 words
-// from shared memory and 14 into it; 4 bytes of coefficients a pixel and kernel from memory.
+// Numbers: for the published bank and three colours 191 + 121 multiply-adds and 128 additions a pixel and colour; 115
+// words from shared memory and 20 into it; 4 bytes of coefficients a pixel and kernel from memory.
 #pragma once
 
 #include "banded.cuh"
@@ -23,7 +23,7 @@
 
 namespace gkm::cuda::composed {
 
-using banded::is_even;
+using banded::is_even, banded::kWholeWarp;
 
 constexpr int kOffsets = kReach + 1;                      // of an axis, its sign aside
 constexpr int kWeights = kOffsets * (kOffsets + 1) / 2;   // of a pixel
@@ -39,7 +39,6 @@ constexpr int kFours = (kColumns + 2 * kMargin) / 4;      // of a row with its h
 constexpr int kPitch = 48;                                // such rows, two at a time, from different banks
 constexpr int kMostKernels = 512;
 constexpr int kAhead = 2;                                 // kernels whose coefficients are under way
-constexpr unsigned kWholeWarp = 0xffffffffu;
 
 // The place of the weight at offsets (+-i, +-j).
 __host__ __device__ constexpr int weight_at(int i, int j) {
@@ -54,7 +53,7 @@ __host__ __device__ constexpr int products_of(int radius) { return ((radius + 1)
 // The bank in a block's shared memory: kernels by ascending radius.
 struct Bank {
   float* products;   // one kernel's after the other's: g(i) g(j) at weight_at(i, j)
-  uint32_t* maps;    // [M + kAhead] where in the coefficients, or in the result, each one's map begins; some for good measure
+  uint32_t* maps;    // [M + kAhead] where in the coefficients or the result each one's map begins, and the last again
   uint16_t* kernels; // [M] which one of the form's it is
   uint16_t* first;   // [kReach + 2] the first with a radius of at least so much
   uint32_t* odd;     // [warps] whether one was found that is not symmetric or not finite
@@ -106,7 +105,8 @@ struct Bank {
     for (int i = threadIdx.x; i < M * kOffsets; i += kThreads) {
       const int m = i / kOffsets, j = i % kOffsets;
       if (j > form.radii[m]) continue;
-      for (int i = 0; i <= j; ++i) products[begins[m] + weight_at(i, j)] = taps[m * kOffsets + i] * taps[m * kOffsets + j];
+      const float* const own = taps + m * kOffsets;
+      for (int i = 0; i <= j; ++i) products[begins[m] + weight_at(i, j)] = own[i] * own[j];
     }
   }
 
@@ -174,7 +174,7 @@ __device__ float blurred_by_taps(const Form& form, int row, int column, int m, c
 
 // What blur makes of the thread's pixel k in a tile's plane c.
 template <class S>
-__device__ __attribute__((noinline)) float blurred_by_taps(const Form& form, int index, int k, int c) {
+__device__ __attribute__((noinline)) float weighed_by_taps(const Form& form, int index, int k, int c) {
   const Tile tile(form, index);
   const int row = tile.row() + k, column = tile.column();
   const S* const plane = plane_of<S>(form.x, tile.b, 0, tile.first + c);
@@ -204,8 +204,7 @@ struct Weights {
   float at[kWeights][kPixels];
 };
 
-// Calls visit(products, m, n) for every kernel, the n-th, of a radius of at least RADIUS: products(4 q) are four of its
-// products.
+// Calls visit(radius, products, n) for every kernel, the n-th, of a radius of at least RADIUS.
 template <int RADIUS, class Visit>
 __device__ __forceinline__ void each_kernel(const Bank& bank, const float*& products, int& n, const Visit& visit) {
   const int last = bank.first[RADIUS + 1];
@@ -340,7 +339,8 @@ struct Samples {
 
 // weights += coeffs_m g_m(i) g_m(j) over the kernels.
 template <class S>
-__device__ __forceinline__ void compose(const Form& form, const Bank& bank, const Tile& tile, int pixels, Weights& weights) {
+__device__ __forceinline__ void compose(const Form& form, const Bank& bank, const Tile& tile, int pixels,
+                                        Weights& weights) {
   const S* const first = plane_of<S>(form.coeffs, tile.b, 0, 0) + tile.row() * form.coeffs.row + tile.column();
   const S* const rows[kPixels] = {held(first), held(first + form.coeffs.row), held(first + 2 * form.coeffs.row)};
   const auto load = [&](int n, float (&coeffs)[kPixels]) {
@@ -403,7 +403,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
     const int pixels = tile.pixels(form), colours = tile.colours;
     Weights weights = {};
     compose<S>(form, bank, tile, pixels, weights);
-    S* out = static_cast<S*>(form.out) + ((int64_t(tile.b) * form.C + tile.first) * form.H + tile.row()) * form.W + tile.column();
+    const int64_t rows = (int64_t(tile.b) * form.C + tile.first) * form.H + tile.row();  // before the thread's first
+    S* out = static_cast<S*>(form.out) + rows * form.W + tile.column();
     __syncthreads();  // x is there, for all colours, and the pairs of the last tile have been used
     const bool by_taps = !bank.is_regular() || samples.are_extreme();
     fetch<S>(form, bank, index + gridDim.x);
@@ -415,7 +416,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
         if (k >= pixels) continue;
         // Infinite coefficients have made an infinite weight of the pixel itself.
         const bool exact = !by_taps && is_finite(weights.at[0][k]);
-        out[k * form.W] = narrowed<S>(exact ? sums[k] : blurred_by_taps<S>(form, index, k, c));
+        out[k * form.W] = narrowed<S>(exact ? sums[k] : weighed_by_taps<S>(form, index, k, c));
       }
       out += form.H * form.W;
     });
@@ -434,7 +435,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
     samples.load(form, tile);
     const int pixels = tile.pixels(form);
     const S* ys = plane_of<S>(form.y, tile.b, 0, tile.first) + tile.row() * form.y.row + tile.column();
-    S* const out = static_cast<S*>(form.out) + (int64_t(tile.b) * form.M * form.H + tile.row()) * form.W + tile.column();
+    const int64_t rows = int64_t(tile.b) * form.M * form.H + tile.row();  // before the thread's first
+    S* const out = static_cast<S*>(form.out) + rows * form.W + tile.column();
     __syncthreads();  // x is there, and the pairs before have been used
     const bool by_taps = !bank.is_regular() || samples.are_extreme();
     Weights weights = {};

@@ -174,10 +174,10 @@ def _by_fourier(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
 
 
 def _fourier(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    kernels = weight.contiguous()
     B, C, H, W = x.shape
     O = len(weight)  # noqa: E741
     y = x.new_empty(B, O, H, W)
-    threads = torch.get_num_threads()
 
     def fill(place: tuple[int, int, int]) -> None:
         image, top, begin = place
@@ -186,14 +186,14 @@ def _fourier(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         some = slice(begin, begin + _SHARE)
         # These modes are each thread's own.
         with torch.inference_mode(y.is_inference()), torch.no_grad():
-            band, kernels = x[image : image + 1, :, first:last].contiguous(), weight[some].contiguous()
-            made = torch._nnpack_spatial_convolution(band, kernels, None if bias is None else bias[some], _HALO)
+            band = x[image : image + 1, :, first:last].contiguous()
+            made = torch._nnpack_spatial_convolution(band, kernels[some], None if bias is None else bias[some], _HALO)
             y[image, some, top:bottom] = made[0, :, top - first : bottom - first]
 
     bytes_per_row = 4 * (_TILE / _STEP) ** 2 * (C + min(O, _SHARE)) * W
     rows = max(_LEAST_STEPS, int(_BAND_BYTES / bytes_per_row) // _STEP) * _STEP - 2 * _HALO
     places = [(image, top, begin) for image in range(B) for top in range(0, H, rows) for begin in range(0, O, _SHARE)]
-    list(_workers(threads).map(fill, places))
+    list(_workers(torch.get_num_threads()).map(fill, places))
     return y
 
 

@@ -47,10 +47,8 @@ class TripletAttention(nn.Module):
         if plain and decided(lambda: is_plain(*gates)):
             gated: Tensor = _Gated.apply(x, *gates)  # type: ignore[no-untyped-call]
             return gated
-        over_c, over_h, over_w = gates[0], gates[1].transpose(1, 2), gates[2].permute(0, 2, 3, 1)
-        if torch.is_grad_enabled():
-            return x * ((over_h + over_w + over_c) / 3)
-        return (over_h + over_w).add_(over_c).div_(3).mul_(x)
+        gate = _mean_of(gates)
+        return x * gate if torch.is_grad_enabled() else gate.mul_(x)
 
 
 class Gate(nn.Module):
@@ -74,6 +72,13 @@ class Gate(nn.Module):
         weight, bias = (layer.weight, None) if norm.training else folded(layer, norm)[:2]
         y = convolve(maps, weight.transpose(2, 3) if transposed else weight, bias, geometry_of(layer))
         return (normalized(norm, y) if norm.training else y).sigmoid()
+
+
+def _mean_of(gates: Sequence[Tensor]) -> Tensor:
+    """Of ``[B, 1, H, W]``, ``[B, 1, C, W]`` and ``[B, 1, C, H]``: ``[B, C, H, W]``."""
+    over_c, over_h, over_w = gates[0], gates[1].transpose(1, 2), gates[2].permute(0, 2, 3, 1)
+    # A sum's gradient needs no summand, so the first may be written over.
+    return (over_h + over_w).add_(over_c).div_(3)
 
 
 def _pooled(x: Tensor, axis: int) -> Tensor:
@@ -117,10 +122,9 @@ class _Gated(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
         x, *gates = ctx.saved_tensors
         if torch.is_grad_enabled() or not is_plain(grad):  # what is to be differentiated again is torch's
-            over_c, over_h, over_w = gates[0], gates[1].transpose(1, 2), gates[2].permute(0, 2, 3, 1)
             product = grad * x / 3
             of_gates = product.sum(1, True), product.sum(2).unsqueeze(1), product.sum(3).unsqueeze(1)
-            return grad * ((over_h + over_w + over_c) / 3), *of_gates
+            return grad * _mean_of(gates), *of_gates
         out, of_maps = torch.empty_like(x, memory_format=torch.contiguous_format), _maps(x, 1)
         taken = [gate.contiguous() for gate in gates]
         _run(_GATE_GRADIENT, x.contiguous(), grad.contiguous(), out, of_maps, taken)
