@@ -153,12 +153,13 @@ void describe_rows(Form& form, const Tensor& x) {
   form.x_row = x.stride(2);
 }
 
-// A 3x3 convolution of float32: x [B, C, H, W], its columns side by side; all else contiguous.
+// A convolution of float32, 3x3 or 5x5: x [B, C, H, W], its columns side by side; all else contiguous.
 void convolve(const Tensor& out, const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
               bool rectified, const std::optional<Tensor>& added) {
   gkm::Convolution form;
   describe_rows(form, x);
   form.O = weight.size(0);
+  form.size = weight.size(2);
   form.weight = floats_of(weight);
   form.bias = floats_of(bias);
   form.rectified = rectified;
@@ -167,7 +168,7 @@ void convolve(const Tensor& out, const Tensor& x, const Tensor& weight, const st
   kConvolve[gkm::instruction_set()](form, runtime());
 }
 
-// The gradients of a convolution of float32, 3x3 or 5x5: x as above; all else contiguous.
+// The gradients of such a convolution: x as above; all else contiguous.
 void convolve_gradient(const Tensor& weight, const std::optional<Tensor>& bias, const Tensor& grad, const Tensor& x) {
   gkm::ConvolutionGradient form;
   describe_rows(form, x);

@@ -51,11 +51,12 @@ ridge_dual = _ops.ridge_dual
 def convolve(
     x: Tensor, weight: Tensor, bias: Tensor | None, rectified: bool = False, added: Tensor | None = None
 ) -> Tensor:
-    """``F.conv2d(x, weight, bias, padding=1)`` for 3x3 kernels, by Winograd's F(4x4, 3x3) (``csrc/cpu/winograd.h``).
+    """``F.conv2d(x, weight, bias, padding=K // 2)`` for kernels of 3x3 or 5x5, by Winograd's transforms
+    (``csrc/cpu/winograd.h``).
 
     Args:
         x: ``[B, C, H, W]`` float32.
-        weight: ``[O, C, 3, 3]`` float32.
+        weight: ``[O, C, K, K]`` float32, K 3 or 5.
         bias: ``[O]`` float32 or None.
         rectified: with a ReLU after it.
         added: ``[B, O, H, W]`` float32 or None: what is added to that.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from conftest import instruction_sets
@@ -17,8 +15,6 @@ from gkm_ops.nn import pyramid
 from gkm_ops.nn.convolution import Geometry, convolve
 from gkm_ops.nn.layers import ConvNormReLU
 from gkm_ops.nn.recomputation import recomputed
-
-NNPACK = pytest.mark.skipif(not torch.backends.nnpack.is_available(), reason="torch has no NNPACK for this processor")
 
 
 def operands(batch, channels, outputs, size, height, width, transposed=False):
@@ -38,10 +34,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("band_bytes", [1, 16e6])
 @pytest.mark.parametrize(("tensors", "geometry"), CASES.values(), ids=CASES)
-def test_results_and_gradients_are_those_of_torch_in_float64(tensors, geometry, band_bytes, threads, monkeypatch):
-    monkeypatch.setattr(module, "_BAND_BYTES", band_bytes)
+def test_results_and_gradients_are_those_of_torch_in_float64(tensors, geometry, threads):
     torch.set_num_threads(threads)
     try:
         got = convolve(*tensors, geometry)
@@ -52,41 +46,42 @@ def test_results_and_gradients_are_those_of_torch_in_float64(tensors, geometry, 
     exact = [tensor.double() for tensor in tensors]
     plain = F.conv_transpose2d if geometry.transposed else F.conv2d
     want = plain(*exact, geometry.stride, geometry.padding)
-    # Winograd's transforms round ten times as coarsely as sums: to 4e-6 of the largest value, 1e-6 of the norm.
+    # Winograd's transforms round ten times as coarsely as sums: to 8e-6 of the largest value, 2e-6 of the norm.
     assert (got - want).abs().max() < 1e-5 * want.abs().max()
     assert (got - want).norm() < 3e-6 * want.norm()
     for gradient, exact_gradient in zip(gradients, torch.autograd.grad(want, tensors, cotangent.double()), strict=True):
         assert (gradient - exact_gradient).norm() < 1e-4 * exact_gradient.norm()
 
 
-@NNPACK
-@pytest.mark.parametrize(
-    ("way", "case"), [(module._by_winograd, "3x3"), (module._by_fourier, "5x5")], ids=["winograd", "fourier"]
-)
-def test_large_convolutions_go_through_transforms_and_others_do_not(way, case):
+def test_large_convolutions_go_through_transforms_and_others_do_not():
+    way = module._by_winograd
     taken = {name: way(*tensors[:2], geometry) for name, (tensors, geometry) in CASES.items()}
-    assert [name for name in taken if taken[name]] == [case]
-    (x, weight, _), geometry = CASES[case]
-    assert not way(x.double(), weight.double(), geometry)
-    assert not way(x[:, :, :8, :8], weight, geometry)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert not way(x, weight, geometry)
+    assert [name for name in taken if taken[name]] == ["3x3", "5x5"]
+    for case in ("3x3", "5x5"):
+        (x, weight, _), geometry = CASES[case]
+        assert not way(x.double(), weight.double(), geometry)
+        assert not way(x[:, :, :8, :8], weight, geometry)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not way(x, weight, geometry)
 
 
 @pytest.mark.parametrize("instruction_set", instruction_sets())
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (5, 4), (9, 64), (13, 65), (8, 131), (6, 300)], ids=str)
 @pytest.mark.parametrize(("channels", "outputs"), [(1, 1), (3, 13), (20, 24)])
-def test_winograd_on_every_instruction_set(instruction_set, size, channels, outputs, monkeypatch):
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_winograd_on_every_instruction_set(instruction_set, size, channels, outputs, kernel, monkeypatch):
     monkeypatch.setenv("GKM_OPS_CPU_ISA", instruction_set)
     reason = cpu.refusal("cpu", torch.float32)
     if reason is not None:
         pytest.skip(reason)
-    x, weight, bias = (tensor.detach() for tensor in operands(2, channels, outputs, 3, *size))
+    x, weight, bias = (tensor.detach() for tensor in operands(2, channels, outputs, kernel, *size))
     for offset in (bias, None):
-        want = F.conv2d(x.double(), weight.double(), None if offset is None else offset.double(), padding=1)
+        want = F.conv2d(x.double(), weight.double(), None if offset is None else offset.double(), padding=kernel // 2)
         got = cpu.convolve(x, weight, offset)
-        assert (got - want).abs().max() < 1e-5 * want.abs().max()
-        assert (got - want).norm() < 3e-6 * want.norm()
+        # A result of few values may be small by chance; the transforms' rounding goes by weights and pixels.
+        usual = (weight.square().sum((1, 2, 3)) * x.square().mean()).sqrt()
+        assert (got - want).abs().max() < 1e-5 * max(want.abs().max(), usual.max())
+        assert (got - want).norm() < 3e-6 * max(want.norm(), usual.norm() * (want.numel() / outputs) ** 0.5)
     added = torch.randn_like(got)
     assert torch.equal(cpu.convolve(x, weight, bias, True, added), cpu.convolve(x, weight, bias).relu() + added)
     channels_last = x.contiguous(memory_format=torch.channels_last)
@@ -153,7 +148,6 @@ def test_torch_func_takes_the_plain_way():
     torch.testing.assert_close(batched.squeeze(1), F.conv2d(*tensors, padding=1), rtol=1e-4, atol=1e-5)
 
 
-@NNPACK
 @pytest.mark.parametrize("case", ["3x3", "5x5"])
 def test_equal_inputs_give_equal_bits_on_any_number_of_threads(case):
     tensors, geometry = CASES[case]
@@ -169,18 +163,6 @@ def test_equal_inputs_give_equal_bits_on_any_number_of_threads(case):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(1)
-
-
-@NNPACK
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="has no fork")
-def test_child_process_starts_threads_of_its_own():
-    (x, weight, bias), geometry = CASES["5x5"]
-    x, weight, bias = x.detach(), weight.detach(), bias.detach()
-    want = convolve(x, weight, bias, geometry)
-    child = os.fork()
-    if child == 0:
-        os._exit(0 if torch.equal(convolve(x, weight, bias, geometry), want) else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 @pytest.mark.parametrize("transposed", [False, True])

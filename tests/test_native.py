@@ -88,11 +88,15 @@ FAULTS = {
     "product of the wrong colours": Fault("gather.h", "systems.add(c, o, at", "o", "0"),
     "ridge left out": Fault("ridge.h", "Wide pivot = l(j, j) + ridge;", "l(j, j) + ridge", "l(j, j)"),
     "transposed form with taps unswapped": whole("evaluate.h", "swap(form.taps_w, form.taps_h);"),
-    "convolution with one transform's sign wrong": whole("winograd.h", "even + odd", "even - odd"),
-    "convolution that repeats the edge": whole("winograd.h", "row < 0 || row >= form_.H", "row < -1 || row > form_.H"),
+    "convolution with one transform's sign wrong": whole("winograd_transforms.h", "even + odd", "even - odd"),
+    "convolution of 5x5 short of a point": whole("winograd_transforms.h", "0.125f * difference3", "0.0f * difference3"),
+    "weights transformed along one axis": whole("winograd_transforms.h", "t[l][i] * evaluation.of[l][j]", "t[l][i]"),
+    "convolution past the border": Fault("winograd.h", "place.b < form_.B && row >= 0", "row >= 0", "row >= -1"),
+    "rows of tiles side by side not kept apart": whole("winograd.h", "padded[kTileMade + w]", "padded[w]"),
+    "rows of the first image alone": Fault("winograd.h", "{row / tile_rows_, kTile", "row / tile_rows_", "int64_t(0)"),
     "last channels of a group unwritten": Fault("winograd.h", "o < kGroup && group", "o < kGroup", "o + 1 < kGroup"),
     "gradient by weights short of a tap": Fault(
-        "winograd_gradient.h", "k < Size; ++k) out[", "k < Size", "k + 1 < Size"
+        "winograd_transforms.h", "k < Size; ++k) out[", "k < Size", "k + 1 < Size"
     ),
     "gradient by weights of the last share alone": whole(
         "winograd_gradient.h", "sum += sums_of(share)[at];", "sum = sums_of(share)[at];"
@@ -101,7 +105,7 @@ FAULTS = {
         "winograd_gradient.h", "form_.W - left < columns ?", "form_.W - left", "form_.W - left + 1"
     ),
     "gradient by bias of the wrong point": Fault(
-        "winograd_gradient.h", "point != kTileRead + 1)", "kTileRead + 1", "kTileRead + 2"
+        "winograd_gradient.h", "point != kRead + 1)", "kRead + 1", "kRead + 2"
     ),
     "convolution of few channels off by a row": Fault(
         "thin_convolution.h", "top - kHalo + i % rows;", "top - kHalo", "top - kHalo + 1"

@@ -108,7 +108,7 @@ def test_deblur_pads_with_black_and_crops(net):
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_modes_without_gradients(net, mode):
-    image = torch.rand(3, 112, 128)  # large enough for the Fourier transforms
+    image = torch.rand(3, 112, 128)  # large enough for transforms of tiles at every scale
     with mode():
         got = net.deblur(image)
     torch.testing.assert_close(got, net.deblur(image))

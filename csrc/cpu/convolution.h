@@ -10,12 +10,13 @@ namespace gkm {
 // All of them of stride 1, the size kept by zeros beyond the border, float32. Strides count elements; the columns of a
 // row lie side by side.
 
-// A 3x3 convolution, with what often follows it.
+// A convolution of many channels, with what often follows it.
 struct Convolution {
   int64_t B, C, O, H, W;
+  int64_t size;  // of the kernels, 3 or 5
   const float* x = nullptr;
   int64_t x_batch = 0, x_channel = 0, x_row = 0;
-  const float* weight = nullptr;  // contiguous [O, C, 3, 3]
+  const float* weight = nullptr;  // contiguous [O, C, size, size]
   const float* bias = nullptr;    // contiguous [O], or null
   bool rectified = false;         // max(., 0) after the bias
   const float* added = nullptr;   // contiguous [B, O, H, W], added last, or null

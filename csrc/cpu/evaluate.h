@@ -18,6 +18,8 @@
 //
 #include "adjoint.h"
 #include "gather.h"
+#include "winograd_transforms.h"
+//
 #include "winograd.h"
 //
 #include "winograd_gradient.h"

@@ -1,43 +1,17 @@
-// 3x3 convolutions by Winograd's F(4x4, 3x3): Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks",
-// CVPR 2016. 36 products make a tile of 4x4 pixels where the definition takes 144.
+// Convolutions of 3x3 and 5x5 through Winograd's transforms (winograd_transforms.h).
 //
-// A block of tiles side by side is a vector or two: one lane, one tile. What a block shares: the transforms of its
-// pixels, kept for all output channels (36 x C x tiles, in L2); a group of output channels has all its sums in
-// registers, one load of pixels and one broadcast of a weight to each pair of multiply-adds. Transformed weights are
-// laid out in the order they are read and stream through the last level of cache once per block.
+// A lane is a tile, a vector some tiles side by side, or of several rows where the rows are short. Two vectors make a
+// block. What a block shares: the transforms of its pixels, kept for all output channels (36 or 64 x C x tiles, in L2);
+// a group of output channels has all its sums in registers, one load of pixels and one broadcast of a weight to each
+// pair of multiply-adds. Transformed weights are laid out in the order they are read and stream through the last level
+// of cache once per block.
 #pragma once
 
 namespace {
 
-constexpr int kTileRead = 6, kTileMade = 4, kPoints = kTileRead * kTileRead;
 constexpr int kTileLanes = kLanes<float>;
-// As many sums as registers hold: 24 of 32, or 12 of 16.
-constexpr int kBlockVectors = 2, kGroup = GKM_VECTOR_BYTES == 64 ? 12 : 6;
-constexpr int kBlockTiles = kBlockVectors * kTileLanes;
-
-// B^T d along one axis.
-template <class V>
-GKM_INLINE void transform_pixels(const V* d, int64_t step, V* out, int64_t out_step) {
-  const V d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
-  const V even = d4 - 4 * d2, odd = d3 - 4 * d1, even2 = d4 - d2, odd2 = 2 * (d3 - d1);
-  out[0] = 4 * d0 - 5 * d2 + d4;
-  out[out_step] = even + odd;
-  out[2 * out_step] = even - odd;
-  out[3 * out_step] = even2 + odd2;
-  out[4 * out_step] = even2 - odd2;
-  out[5 * out_step] = 4 * d1 - 5 * d3 + d5;
-}
-
-// A^T m along one axis.
-template <class V>
-GKM_INLINE void transform_products(const V* m, int64_t step, V* out, int64_t out_step) {
-  const V sum = m[step] + m[2 * step], difference = m[step] - m[2 * step];
-  const V sum2 = m[3 * step] + m[4 * step], difference2 = m[3 * step] - m[4 * step];
-  out[0] = m[0] + sum + sum2;
-  out[out_step] = difference + 2 * difference2;
-  out[2 * out_step] = sum + 4 * sum2;
-  out[3 * out_step] = difference + 8 * difference2 + m[5 * step];
-}
+// As many sums as registers hold, with few left over of 32, 44, 64, 76, 128 or 176 channels: 22 of 32, or 12 of 16.
+constexpr int kBlockVectors = 2, kGroup = GKM_VECTOR_BYTES == 64 ? 11 : 6;
 
 // Lanes of two vectors by number, those of the second from kTileLanes on.
 GKM_INLINE Vec<float> pick(Vec<float> a, Vec<float> b, Bits lanes) {
@@ -79,19 +53,7 @@ GKM_INLINE void join_tiles(const Vec<float>* columns, float* line) {
   store(line + 3 * kTileLanes, pick(high_02, high_13, high));
 }
 
-// G g G^T for one kernel of 3x3.
-GKM_INLINE void transform_weights(const float* g, double (&u)[kPoints]) {
-  constexpr double G[kTileRead][3] = {{1 / 4., 0, 0},           {-1 / 6., -1 / 6., -1 / 6.}, {-1 / 6., 1 / 6., -1 / 6.},
-                                      {1 / 24., 1 / 12., 1 / 6.}, {1 / 24., -1 / 12., 1 / 6.}, {0, 0, 1}};
-  for (int i = 0; i < kTileRead; ++i)
-    for (int j = 0; j < kTileRead; ++j) {
-      double sum = 0;
-      for (int k = 0; k < 3; ++k)
-        for (int l = 0; l < 3; ++l) sum += G[i][k] * G[j][l] * g[3 * k + l];
-      u[kTileRead * i + j] = sum;
-    }
-}
-
+template <int Size>
 class Winograd {
  public:
   Winograd(const gkm::Convolution& form, const gkm::Runtime& runtime)
@@ -100,19 +62,31 @@ class Winograd {
         groups_((form.O + kGroup - 1) / kGroup),
         tile_rows_((form.H + kTileMade - 1) / kTileMade),
         tile_columns_((form.W + kTileMade - 1) / kTileMade),
-        blocks_((tile_columns_ + kBlockTiles - 1) / kBlockTiles),
+        rows_together_(rows_together(tile_columns_)),
+        row_tiles_(kTileLanes / rows_together_),
+        vectors_in_row_((tile_columns_ + row_tiles_ - 1) / row_tiles_),
+        vectors_((form.B * tile_rows_ + rows_together_ - 1) / rows_together_ * vectors_in_row_),
         weights_(new(std::align_val_t(64)) float[size_t(groups_ * kPoints * form.C * kGroup)]) {}
   Winograd(const Winograd&) = delete;
   ~Winograd() { ::operator delete[](weights_, std::align_val_t(64)); }
 
   void run() {
     runtime_.parallel_for(groups_, [](void* self, int64_t i) { static_cast<Winograd*>(self)->prepare_group(i); }, this);
-    runtime_.parallel_for(form_.B * tile_rows_ * blocks_,
+    runtime_.parallel_for((vectors_ + kBlockVectors - 1) / kBlockVectors,
                           [](void* self, int64_t i) { static_cast<Winograd*>(self)->make_block(i); }, this);
   }
 
  private:
   using V = Vec<float>;
+
+  static constexpr int kRead = kTileRead<Size>, kPoints = kTilePoints<Size>, kHalo = Size / 2, kColumns = kTileMade * kTileLanes;
+
+  // How many rows of tiles a vector holds.
+  static int rows_together(int64_t tile_columns) {
+    int rows = 1;
+    while (2 * rows * tile_columns <= kTileLanes) rows *= 2;
+    return rows;
+  }
 
   // Weights of one group of output channels: [kPoints][C][kGroup], zeros beyond the last channel.
   float* group_weights(int64_t group) const { return weights_ + group * kPoints * form_.C * kGroup; }
@@ -123,74 +97,99 @@ class Winograd {
       for (int o = 0; o < kGroup; ++o) {
         const int64_t channel = group * kGroup + o;
         double u[kPoints] = {};
-        if (channel < form_.O) transform_weights(form_.weight + (channel * form_.C + c) * 9, u);
+        if (channel < form_.O) transform_weights<Size>(form_.weight + (channel * form_.C + c) * Size * Size, u);
         for (int p = 0; p < kPoints; ++p) to[(p * form_.C + c) * kGroup + o] = float(u[p]);
       }
   }
 
-  void make_block(int64_t index) {
-    const int64_t block = index % blocks_, tile_row = index / blocks_ % tile_rows_, b = index / blocks_ / tile_rows_;
-    const int64_t first = block * kBlockTiles;
-    // The last block may need one vector alone.
-    if (tile_columns_ - first <= kTileLanes)
-      make<1>(b, tile_row, first);
+  void make_block(int64_t block) {
+    const int64_t first = block * kBlockVectors;
+    if (first + kBlockVectors <= vectors_)
+      make<kBlockVectors>(first);
     else
-      make<kBlockVectors>(b, tile_row, first);
+      make<1>(first);  // what is left over
   }
 
   template <int N>
-  void make(int64_t b, int64_t tile_row, int64_t first) {
+  void make(int64_t first) {
     const int64_t point_step = N * form_.C + 1;
     V* pixels = static_cast<V*>(runtime_.scratch(sizeof(V) * size_t(kPoints * (point_step + N * kGroup))));
     V* products = pixels + kPoints * point_step;
-    for (int64_t c = 0; c < form_.C; ++c) read_channel<N>(b, c, tile_row, first, pixels);
+    Tiles tiles[N];
+    for (int n = 0; n < N; ++n) place(first + n, tiles[n]);
+    for (int64_t c = 0; c < form_.C; ++c)
+      for (int n = 0; n < N; ++n) read_channel(tiles[n], c, pixels + c * N + n, point_step);
     for (int64_t group = 0; group < groups_; ++group) {
       multiply<N>(group_weights(group), pixels, products);
       for (int o = 0; o < kGroup && group * kGroup + o < form_.O; ++o)
-        write_channel<N>(b, group * kGroup + o, tile_row, first, products + o * N);
+        for (int n = 0; n < N; ++n) write_channel(tiles[n], group * kGroup + o, products + o * N + n, kGroup * N);
     }
   }
 
-  // pixels [kPoints][C][N]: the transforms of one channel's part of the block. Points lie one vector further apart
-  // than that, lest all of them fall into one set of the cache.
-  template <int N>
-  void read_channel(int64_t b, int64_t c, int64_t tile_row, int64_t first, V* pixels) const {
-    constexpr int tiles = N * kTileLanes, length = kTileMade * tiles + 2;
-    const int64_t top = kTileMade * tile_row - 1, left = kTileMade * first - 1;
-    const float* plane = form_.x + b * form_.x_batch + c * form_.x_channel;
-    const bool within = left >= 0 && left + length <= form_.W;
-    const int64_t point_step = N * form_.C + 1;
-    const Bits next = lanes_by([](int i) GKM_LAMBDA { return i + 1; });
-    V columns[N][kPoints];  // [row][column of a tile]
-    for (int r = 0; r < kTileRead; ++r) {
-      const int64_t row = top + r;
-      float padded[length];
+  // Where a vector's tiles lie: row by row, the first value that is made; b may be beyond the last image.
+  struct Place {
+    int64_t b, top, left;
+  };
+  using Tiles = Place[kTileLanes];
+  void place(int64_t vector, Tiles& rows) const {
+    for (int64_t i = 0; i < rows_together_; ++i) {
+      const int64_t row = vector / vectors_in_row_ * rows_together_ + i;
+      rows[i] = {row / tile_rows_, kTileMade * (row % tile_rows_), kTileMade * (vector % vectors_in_row_) * row_tiles_};
+    }
+  }
+
+  // So many pixels from column `left` on, zeros beyond the border.
+  void read_padded(const Place& place, int64_t c, int r, int64_t length, float* line) const {
+    const int64_t row = place.top - kHalo + r, left = place.left - kHalo;
+    const bool inside = place.b < form_.B && row >= 0 && row < form_.H;
+    const int64_t from = left < 0 ? -left : 0, end = form_.W - left < length ? form_.W - left : length;
+    const int64_t to = inside && end > from ? end : from;
+    const float* pixels = form_.x + place.b * form_.x_batch + c * form_.x_channel + row * form_.x_row + left;
+    for (int64_t i = 0; i < from; ++i) line[i] = 0;
+    for (int64_t i = from; i < to; ++i) line[i] = pixels[i];
+    for (int64_t i = to; i < length; ++i) line[i] = 0;
+  }
+
+  // Row r of the pixels of each tile, column by column.
+  GKM_INLINE void read_row(const Tiles& tiles, int64_t c, int r, bool within, V* columns) const {
+    const Bits following = lanes_by([](int i) GKM_LAMBDA { return i + 1; });
+    V own[kTileMade], next[kTileMade];
+    if (rows_together_ == 1) {
+      const int64_t row = tiles[0].top - kHalo + r;
+      float padded[kColumns + kTileMade];
       const float* line = padded;
-      if (row < 0 || row >= form_.H) {
-        for (int n = 0; n < N; ++n)
-          for (int j = 0; j < kTileRead; ++j) columns[n][r * kTileRead + j] = V{};
-        continue;
+      if (within && row >= 0 && row < form_.H)
+        line = form_.x + tiles[0].b * form_.x_batch + c * form_.x_channel + row * form_.x_row + tiles[0].left - kHalo;
+      else
+        read_padded(tiles[0], c, r, kColumns + kTileMade, padded);
+      split_by_tile(line, own);
+      for (int j = 0; j < Size - 1; ++j) next[j] = pick(own[j], broadcast(line[kColumns + j]), following);
+    } else {
+      const int64_t length = kTileMade * row_tiles_;
+      float line[kColumns], next_line[kColumns], padded[kColumns + kTileMade];
+      for (int64_t i = 0; i < rows_together_; ++i) {
+        read_padded(tiles[i], c, r, length + kTileMade, padded);
+        for (int64_t w = 0; w < length; ++w) line[i * length + w] = padded[w];
+        for (int64_t w = 0; w < length; ++w) next_line[i * length + w] = padded[kTileMade + w];
       }
-      if (within) {
-        line = plane + row * form_.x_row + left;
-      } else {
-        const float* from = plane + row * form_.x_row;
-        for (int i = 0; i < length; ++i) padded[i] = left + i >= 0 && left + i < form_.W ? from[left + i] : 0;
-      }
-      V own[N + 1][kTileMade];
-      for (int n = 0; n < N; ++n) split_by_tile(line + n * kTileMade * kTileLanes, own[n]);
-      for (int j = 0; j < 2; ++j) own[N][j] = broadcast(line[kTileMade * tiles + j]);
-      for (int n = 0; n < N; ++n) {
-        for (int j = 0; j < kTileMade; ++j) columns[n][r * kTileRead + j] = own[n][j];
-        for (int j = 0; j < 2; ++j) columns[n][r * kTileRead + kTileMade + j] = pick(own[n][j], own[n + 1][j], next);
-      }
+      split_by_tile(line, own);
+      split_by_tile(next_line, next);
     }
-    for (int n = 0; n < N; ++n) {
-      V t[kPoints];
-      for (int j = 0; j < kTileRead; ++j) transform_pixels(columns[n] + j, kTileRead, t + j, kTileRead);
-      for (int i = 0; i < kTileRead; ++i)
-        transform_pixels(t + i * kTileRead, 1, pixels + i * kTileRead * point_step + c * N + n, point_step);
-    }
+    for (int j = 0; j < kTileMade; ++j) columns[j] = own[j];
+    for (int j = 0; j < Size - 1; ++j) columns[kTileMade + j] = next[j];
+  }
+
+  // Transforms of one channel of a vector's tiles: pixels [kPoints], point_step apart. Points lie one vector further
+  // apart than the channels take, lest all of them fall into one set of the cache.
+  void read_channel(const Tiles& tiles, int64_t c, V* pixels, int64_t point_step) const {
+    const int64_t left = tiles[0].left - kHalo;
+    const bool within = left >= 0 && left + kColumns + Size - 1 <= form_.W;
+    V columns[kPoints];  // [row][column of a tile]
+    for (int r = 0; r < kRead; ++r) read_row(tiles, c, r, within, columns + r * kRead);
+    V t[kPoints];
+    for (int j = 0; j < kRead; ++j) transform_pixels<Size>(columns + j, kRead, t + j, kRead);
+    for (int i = 0; i < kRead; ++i)
+      transform_pixels<Size>(t + i * kRead, 1, pixels + i * kRead * point_step, point_step);
   }
 
   // products [kPoints][kGroup][N]: the sums over channels, point by point.
@@ -212,41 +211,43 @@ class Winograd {
     }
   }
 
-  // One output channel's part of the block, out of products that lie kGroup * N apart.
-  template <int N>
-  void write_channel(int64_t b, int64_t o, int64_t tile_row, int64_t first, const V* products) const {
-    constexpr int length = N * kTileMade * kTileLanes;
+  // One output channel of a vector's tiles, out of products that lie `step` apart.
+  void write_channel(const Tiles& tiles, int64_t o, const V* products, int64_t step) const {
     const V bias = broadcast(form_.bias == nullptr ? 0 : form_.bias[o]);
-    V made[N][kTileMade * kTileMade];  // [row][column of a tile]
-    for (int n = 0; n < N; ++n) {
-      V t[kTileMade * kTileRead];
-      for (int j = 0; j < kTileRead; ++j)
-        transform_products(products + j * kGroup * N + n, kTileRead * kGroup * N, t + j, kTileRead);
-      for (int i = 0; i < kTileMade; ++i) transform_products(t + i * kTileRead, 1, made[n] + i * kTileMade, 1);
-      for (V& value : made[n]) {
-        value += bias;
-        if (form_.rectified) value = value < 0 ? V{} : value;
-      }
+    V t[kTileMade * kRead], made[kTileMade * kTileMade];  // [row][column of a tile]
+    for (int j = 0; j < kRead; ++j) transform_products<Size>(products + j * step, kRead * step, t + j, kRead);
+    for (int i = 0; i < kTileMade; ++i) transform_products<Size>(t + i * kRead, 1, made + i * kTileMade, 1);
+    for (V& value : made) {
+      value += bias;
+      if (form_.rectified) value = value < 0 ? V{} : value;
     }
-    const int64_t left = kTileMade * first, count = form_.W - left < length ? form_.W - left : length;
-    for (int i = 0; i < kTileMade && kTileMade * tile_row + i < form_.H; ++i) {
-      const int64_t at = ((b * form_.O + o) * form_.H + kTileMade * tile_row + i) * form_.W + left;
-      float* row = form_.out + at;
-      float whole[length];
-      float* line = count == length ? row : whole;
-      for (int n = 0; n < N; ++n) join_tiles(made[n] + i * kTileMade, line + n * kTileMade * kTileLanes);
-      if (line == whole) __builtin_memcpy(row, whole, size_t(count) * sizeof(float));
-      if (form_.added != nullptr)
-        for (int64_t w = 0; w < count; ++w) row[w] += form_.added[at + w];
+    const int64_t length = kTileMade * row_tiles_;
+    for (int64_t p = 0; p < rows_together_ && tiles[p].b < form_.B; ++p) {
+      const Place& place = tiles[p];
+      const int64_t count = form_.W - place.left < length ? form_.W - place.left : length;
+      for (int i = 0; i < kTileMade && place.top + i < form_.H; ++i) {
+        const int64_t at = ((place.b * form_.O + o) * form_.H + place.top + i) * form_.W + place.left;
+        float* row = form_.out + at;
+        float whole[kColumns];
+        join_tiles(made + i * kTileMade, count == kColumns ? row : whole);
+        if (count < kColumns) __builtin_memcpy(row, whole + p * length, size_t(count) * sizeof(float));
+        if (form_.added != nullptr)
+          for (int64_t w = 0; w < count; ++w) row[w] += form_.added[at + w];
+      }
     }
   }
 
   const gkm::Convolution form_;
   const gkm::Runtime runtime_;
-  const int64_t groups_, tile_rows_, tile_columns_, blocks_;
+  const int64_t groups_, tile_rows_, tile_columns_, rows_together_, row_tiles_, vectors_in_row_, vectors_;
   float* weights_;
 };
 
 }  // namespace
 
-void gkm::GKM_FOR_THIS(convolve)(const Convolution& form, const Runtime& runtime) { Winograd(form, runtime).run(); }
+void gkm::GKM_FOR_THIS(convolve)(const Convolution& form, const Runtime& runtime) {
+  if (form.size == 3)
+    Winograd<3>(form, runtime).run();
+  else
+    Winograd<5>(form, runtime).run();
+}

@@ -1,40 +1,12 @@
-// Gradients of convolutions by their weights, through Winograd's transforms: of 3x3 kernels with tiles of 4x4 values of
-// the result's gradient, of 5x5 kernels with tiles of 2x2, both beside 6x6 pixels. 36 products to a tile and pair of
-// channels stand for 144 or 100 of the definition:
-//
-//   gradient = G^T [ sum over tiles of (B^T d B) (A g A^T) ] G
+// Gradients of convolutions of 3x3 and 5x5 by their weights, through Winograd's transforms (winograd_transforms.h).
 //
 // One lane is one channel. A block of tiles is transformed for all channels (in L2), then a product of matrices for
-// each of the 36 points adds it to the sums, which a group of output channels holds in registers. The tiles are shared
-// out in a way that depends on the sizes alone, and the shares' sums are added in order: so the bits are the same on
-// any number of threads.
+// each point adds it to the sums, which a group of output channels holds in registers. The tiles are shared out in a
+// way that depends on the sizes alone, and the shares' sums are added in order: so the bits are the same on any number
+// of threads.
 #pragma once
 
 namespace {
-
-// g at the points 0, 1, -1, 2, -2 and infinity, as a polynomial of Made coefficients: A g along one axis.
-template <int Made, class V>
-GKM_INLINE void evaluate_at_points(const V* g, int64_t step, V* out, int64_t out_step) {
-  V even = g[0], odd = g[step], even2 = g[0], odd2 = 2 * g[step];
-  if constexpr (Made == 4) {
-    even += g[2 * step], odd += g[3 * step];
-    even2 += 4 * g[2 * step], odd2 += 8 * g[3 * step];
-  }
-  out[0] = g[0];
-  out[out_step] = even + odd, out[2 * out_step] = even - odd;
-  out[3 * out_step] = even2 + odd2, out[4 * out_step] = even2 - odd2;
-  out[5 * out_step] = g[(Made - 1) * step];
-}
-
-// G^T m along one axis, for a kernel of Size taps.
-template <int Size, class V>
-GKM_INLINE void gather_taps(const V* m, int64_t step, V* out, int64_t out_step) {
-  const V sums[] = {(m[step] + m[2 * step]) / -6, (m[step] - m[2 * step]) / -6};
-  const V sums2[] = {(m[3 * step] + m[4 * step]) / 24, (m[3 * step] - m[4 * step]) / 24};
-  for (int k = 0; k < Size; ++k) out[k * out_step] = sums[k % 2] + float(1 << k) * sums2[k % 2];
-  out[0] += m[0] / 4;
-  out[(Size - 1) * out_step] += m[5 * step];
-}
 
 // Row i, lane j -> row j, lane i.
 GKM_INLINE void transpose(Vec<float> (&rows)[kTileLanes]) {
@@ -58,10 +30,10 @@ class WinogradGradient {
         runtime_(runtime),
         vectors_x_(divided(form.C, kTileLanes)),
         vectors_grad_(divided(form.O, kTileLanes)),
-        tile_rows_(divided(form.H, kMade)),
+        tile_rows_(divided(form.H, kTileMade)),
         pieces_in_row_(divided(form.W, kMostVectors * kTileLanes)),
         piece_columns_(divided(form.W, pieces_in_row_ * kTileLanes) * kTileLanes),
-        piece_tiles_(piece_columns_ / kMade),
+        piece_tiles_(piece_columns_ / kTileMade),
         pieces_(form.B * tile_rows_ * pieces_in_row_),
         block_pieces_(pieces_in_block()),
         blocks_(divided(pieces_, block_pieces_)),
@@ -81,7 +53,7 @@ class WinogradGradient {
  private:
   using V = Vec<float>;
 
-  static constexpr int kMade = kTileRead + 1 - Size, kHalo = Size / 2;
+  static constexpr int kRead = kTileRead<Size>, kPoints = kTilePoints<Size>, kHalo = Size / 2;
   // A piece of a row of tiles is a few vectors wide; its pixels take one vector more, for the halo.
   static constexpr int kMostVectors = 4, kMostColumns = (kMostVectors + 1) * kTileLanes;
   // Sums in registers: 16 of 32, or 8 of 16.
@@ -136,7 +108,7 @@ class WinogradGradient {
           multiply<kVectors>(grad, of_x + v * tiles, tiles, sums + at(point, o) + v * kRows);
         for (; v < vectors_x_; ++v) multiply<1>(grad, of_x + v * tiles, tiles, sums + at(point, o) + v * kRows);
       }
-      if (point != kTileRead + 1) continue;
+      if (point != kRead + 1) continue;
       // At 1 along both axes, a polynomial's value is the sum of its coefficients.
       V* bias = sums + at(kPoints, 0);
       for (int64_t v = 0; v < vectors_grad_; ++v)
@@ -163,12 +135,12 @@ class WinogradGradient {
   };
   Place place_of(int64_t piece) const {
     const int64_t row = piece / pieces_in_row_;
-    return {row / tile_rows_, row % tile_rows_ * kMade, piece % pieces_in_row_ * piece_columns_};
+    return {row / tile_rows_, row % tile_rows_ * kTileMade, piece % pieces_in_row_ * piece_columns_};
   }
 
-  // A vector of channels of x: the 6x6 pixels of every tile.
+  // A vector of channels of x: the pixels of every tile.
   void read_pixels(int64_t vector, int64_t first, int64_t count, V* out, int64_t step) const {
-    V pixels[kTileRead][kMostColumns];
+    V pixels[kRead][kMostColumns];
     for (int64_t piece = first; piece < first + count; ++piece) {
       const Place place = place_of(piece);
       const float* planes = form_.x + place.b * form_.x_batch + vector * kTileLanes * form_.x_channel;
@@ -176,27 +148,27 @@ class WinogradGradient {
                  place.column - kHalo, piece_columns_ + kTileLanes, pixels);
       for (int64_t tile = 0; tile < piece_tiles_; ++tile, ++out) {
         V t[kPoints];
-        for (int j = 0; j < kTileRead; ++j)
-          transform_pixels(pixels[0] + tile * kMade + j, kMostColumns, t + j, kTileRead);
-        for (int j = 0; j < kTileRead; ++j) transform_pixels(t + j * kTileRead, 1, out + j * kTileRead * step, step);
+        for (int j = 0; j < kRead; ++j)
+          transform_pixels<Size>(pixels[0] + tile * kTileMade + j, kMostColumns, t + j, kRead);
+        for (int j = 0; j < kRead; ++j) transform_pixels<Size>(t + j * kRead, 1, out + j * kRead * step, step);
       }
     }
   }
 
   // A vector of channels of the gradient: the values of every tile.
   void read_gradients(int64_t vector, int64_t first, int64_t count, V* out, int64_t step) const {
-    V values[kMade][kMostColumns];
+    V values[kTileMade][kMostColumns];
     const int64_t plane = form_.H * form_.W;
     for (int64_t piece = first; piece < first + count; ++piece) {
       const Place place = place_of(piece);
       const float* planes = form_.grad + (place.b * form_.O + vector * kTileLanes) * plane;
       read_piece(planes, plane, form_.W, form_.O - vector * kTileLanes, place.row, place.column, piece_columns_, values);
       for (int64_t tile = 0; tile < piece_tiles_; ++tile, ++out) {
-        V t[kTileRead * kMade];
-        for (int j = 0; j < kMade; ++j)
-          evaluate_at_points<kMade>(values[0] + tile * kMade + j, kMostColumns, t + j, kMade);
-        for (int j = 0; j < kTileRead; ++j)
-          evaluate_at_points<kMade>(t + j * kMade, 1, out + j * kTileRead * step, step);
+        V t[kRead * kTileMade];
+        for (int j = 0; j < kTileMade; ++j)
+          transform_gradients<Size>(values[0] + tile * kTileMade + j, kMostColumns, t + j, kTileMade);
+        for (int j = 0; j < kRead; ++j)
+          transform_gradients<Size>(t + j * kTileMade, 1, out + j * kRead * step, step);
       }
     }
   }
@@ -231,10 +203,10 @@ class WinogradGradient {
   void write_channel(int64_t o) {
     float* to = form_.weight + o * form_.C * Size * Size;
     for (int64_t v = 0; v < vectors_x_; ++v) {
-      V sums[kPoints], t[Size * kTileRead], taps[Size * Size];
+      V sums[kPoints], t[Size * kRead], taps[Size * Size];
       for (int point = 0; point < kPoints; ++point) sums[point] = total(at(point, o) + v * kRows);
-      for (int j = 0; j < kTileRead; ++j) gather_taps<Size>(sums + j, kTileRead, t + j, kTileRead);
-      for (int k = 0; k < Size; ++k) gather_taps<Size>(t + k * kTileRead, 1, taps + k * Size, 1);
+      for (int j = 0; j < kRead; ++j) gather_taps<Size>(sums + j, kRead, t + j, kRead);
+      for (int k = 0; k < Size; ++k) gather_taps<Size>(t + k * kRead, 1, taps + k * Size, 1);
       for (int lane = 0; lane < kTileLanes && v * kTileLanes + lane < form_.C; ++lane)
         for (const V& tap : taps) *to++ = tap[lane];
     }

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import os
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -19,16 +15,9 @@ from gkm_ops.nn.recomputation import kept
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 
 # With fewer channels, or less to do, what transforms cost is more than what they save.
-_FEWEST_CHANNELS_FOR_WINOGRAD, _LEAST_PIXELS_FOR_WINOGRAD = 16, 256
+_FEWEST_CHANNELS, _LEAST_PIXELS = 16, 256
 # Torch is at its slowest with the 7x7 convolutions of attention gates, of two channels to one.
 _MOST_CHANNELS_OF_THIN = 2
-# NNPACK, which torch carries, transforms tiles of 16x16 pixels for a 5x5 kernel, each for 12x12 pixels of the result.
-_SIZE, _TILE = 5, 16
-_STEP, _HALO = _TILE - _SIZE + 1, _SIZE // 2
-_FEWEST_CHANNELS, _LEAST_PIXELS = 32, 1 << 11
-# The transforms of a band of rows should stay in the last level of cache. But kernels are transformed anew for each
-# band, and pixels for each share of the results: neither may be small.
-_BAND_BYTES, _LEAST_STEPS, _SHARE = 16e6, 3, 88
 _SPREAD_ROWS = 16
 
 
@@ -43,10 +32,9 @@ class Geometry(NamedTuple):
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """``F.conv2d`` or ``F.conv_transpose2d``; a result that `recomputed` keeps.
 
-    Float32 on the CPU with many channels at stride 1 goes through transforms of tiles: 3x3 kernels through Winograd's,
-    which turn 9 multiply-adds into 2.25 and whose rounding is about ten times that of the sums (1e-6 of the norm);
-    5x5 kernels through Fourier's, which turn 25 into less than four and round no worse than sums. Gradients by the
-    weights of either go through Winograd's (9 into 2.25, 25 into 9), within 1e-5 of the norm, as torch's sums are. 7x7
+    Float32 on the CPU with many channels at stride 1 goes through Winograd's transforms of tiles, which turn 9
+    multiply-adds of 3x3 kernels into 2.25 and 25 of 5x5 kernels into 4, and whose rounding is a few times that of the
+    sums (2e-6 of the norm). So do the gradients by the weights, within 1e-5 of the norm, as torch's sums are. 7x7
     kernels of no more than two channels are summed as defined.
 
     Args:
@@ -90,10 +78,9 @@ class _Convolution(torch.autograd.Function):
         wanted = list(ctx.needs_input_grad[:3])
         gradients: list[Tensor | None] = [None] * 3
         if not torch.is_grad_enabled():  # what is to be differentiated again is torch's
-            ways = _by_winograd, _by_fourier, _is_thin
-            if wanted[0] and any(way(grad, weight, ctx.geometry) for way in ways):
+            if wanted[0] and (_by_winograd(grad, weight, ctx.geometry) or _is_thin(grad, weight, ctx.geometry)):
                 gradients[0] = _made(grad, weight.flip(2, 3).transpose(0, 1), None, ctx.geometry)
-            if wanted[1] and _weights_by_winograd(x, grad, weight, ctx.geometry):
+            if wanted[1] and _by_winograd(x, weight, ctx.geometry) and is_plain(grad):
                 gradients[1], of_bias = cpu.convolve_gradient(grad, x, weight.shape[-1])
                 gradients[2] = of_bias if wanted[2] else None
             if wanted[1] and _is_thin(x, weight, ctx.geometry) and is_plain(grad):
@@ -114,8 +101,6 @@ def _made(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) ->
     stride, padding, transposed = geometry
     if _by_winograd(x, weight, geometry):
         return cpu.convolve(x, weight, bias)
-    if _by_fourier(x, weight, geometry):
-        return _fourier(x, weight, bias)
     if _is_thin(x, weight, geometry):
         y = cpu.convolve_thin(x, weight)
         return y if bias is None else y.add_(bias.view(-1, 1, 1))
@@ -137,12 +122,14 @@ def _spread(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tens
 
 
 def _by_winograd(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    return geometry == (1, 1, False) and weight.shape[-1] == 3 and _transforms_pay(x, weight)
-
-
-def _weights_by_winograd(x: Tensor, grad: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     size = weight.shape[-1]
-    return geometry == (1, size // 2, False) and size in (3, 5) and _transforms_pay(x, weight) and is_plain(grad)
+    return (
+        geometry == (1, size // 2, False)
+        and size in (3, 5)
+        and min(weight.shape[:2]) >= _FEWEST_CHANNELS
+        and x.shape[2] * x.shape[3] >= _LEAST_PIXELS
+        and kernels_serve(x, weight)
+    )
 
 
 def _is_thin(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
@@ -152,62 +139,3 @@ def _is_thin(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
         and max(weight.shape[:2]) <= _MOST_CHANNELS_OF_THIN
         and kernels_serve(x, weight)
     )
-
-
-def _transforms_pay(x: Tensor, weight: Tensor) -> bool:
-    return (
-        min(weight.shape[:2]) >= _FEWEST_CHANNELS_FOR_WINOGRAD
-        and x.shape[2] * x.shape[3] >= _LEAST_PIXELS_FOR_WINOGRAD
-        and kernels_serve(x, weight)
-    )
-
-
-def _by_fourier(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    return (
-        geometry == (1, _HALO, False)
-        and weight.shape[-1] == _SIZE
-        and min(weight.shape[:2]) >= _FEWEST_CHANNELS
-        and x.shape[2] * x.shape[3] >= _LEAST_PIXELS
-        and is_plain(x, weight)
-        and torch.backends.nnpack.is_available()  # which also makes it ready
-    )
-
-
-def _fourier(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    kernels = weight.contiguous()
-    B, C, H, W = x.shape
-    O = len(weight)  # noqa: E741
-    y = x.new_empty(B, O, H, W)
-
-    def fill(place: tuple[int, int, int]) -> None:
-        image, top, begin = place
-        bottom = min(top + rows, H)
-        first, last = max(top - _HALO, 0), min(bottom + _HALO, H)
-        some = slice(begin, begin + _SHARE)
-        # These modes are each thread's own.
-        with torch.inference_mode(y.is_inference()), torch.no_grad():
-            band = x[image : image + 1, :, first:last].contiguous()
-            made = torch._nnpack_spatial_convolution(band, kernels[some], None if bias is None else bias[some], _HALO)
-            y[image, some, top:bottom] = made[0, :, top - first : bottom - first]
-
-    bytes_per_row = 4 * (_TILE / _STEP) ** 2 * (C + min(O, _SHARE)) * W
-    rows = max(_LEAST_STEPS, int(_BAND_BYTES / bytes_per_row) // _STEP) * _STEP - 2 * _HALO
-    places = [(image, top, begin) for image in range(B) for top in range(0, H, rows) for begin in range(0, O, _SHARE)]
-    list(_workers(torch.get_num_threads()).map(fill, places))
-    return y
-
-
-@functools.cache
-def _workers(threads: int) -> ThreadPoolExecutor:
-    """Threads that run torch's operations each by itself: NNPACK's own wait for each other too often.
-
-    How many threads an operation takes is in part a setting of the thread that calls it, in part of the process.
-    """
-    started = threading.Barrier(threads)
-    pool = ThreadPoolExecutor(threads, "gkm_ops", torch.set_num_threads, (1,))
-    list(pool.map(lambda _: started.wait(), range(threads)))
-    torch.set_num_threads(threads)
-    return pool
-
-
-os.register_at_fork(after_in_child=_workers.cache_clear)  # a child process has none of the threads

@@ -73,17 +73,15 @@ inline bool check_convolution(int64_t C, int64_t O, int64_t H, int64_t W, int64_
   for (int64_t i = 0; i < B * O * H * W; ++i) want.result[i] += some(i / (H * W) % O);
   for (const Entry& entry : kEntries) {
     if (!runs(entry.name)) continue;
-    if (size == 3) {
-      Block out(want.result.size() * 4);
-      gkm::Convolution form{B, C, O, H, W};
-      form.x = floats_in(x);
-      form.x_batch = C * H * W, form.x_channel = H * W, form.x_row = W;
-      form.weight = floats_in(weight);
-      form.bias = floats_in(bias);
-      form.out = floats_in(out);
-      entry.convolve(form, kRuntime);
-      if (!right("convolve", entry, sizes, out, want.result)) return false;
-    }
+    Block out(want.result.size() * 4);
+    gkm::Convolution forward{B, C, O, H, W, size};
+    forward.x = floats_in(x);
+    forward.x_batch = C * H * W, forward.x_channel = H * W, forward.x_row = W;
+    forward.weight = floats_in(weight);
+    forward.bias = floats_in(bias);
+    forward.out = floats_in(out);
+    entry.convolve(forward, kRuntime);
+    if (!right("convolve", entry, sizes, out, want.result)) return false;
     Block out_weight(want.weight.size() * 4), out_bias(want.bias.size() * 4);
     gkm::ConvolutionGradient form{B, C, O, H, W, size};
     form.x = floats_in(x);
