@@ -91,8 +91,8 @@ FAULTS = {
     "convolution with one transform's sign wrong": whole("winograd_transforms.h", "even + odd", "even - odd"),
     "convolution of 5x5 short of a point": whole("winograd_transforms.h", "0.125f * difference3", "0.0f * difference3"),
     "weights transformed along one axis": whole("winograd_transforms.h", "t[l][i] * evaluation.of[l][j]", "t[l][i]"),
-    "convolution past the border": Fault("winograd.h", "place.b < form_.B && row >= 0", "row >= 0", "row >= -1"),
-    "rows of tiles side by side not kept apart": whole("winograd.h", "padded[kTileMade + w]", "padded[w]"),
+    "convolution past the border": Fault("winograd.h", "form_.B || row < 0 ||", "row < 0", "row < -1"),
+    "rows of tiles side by side not kept apart": whole("winograd.h", "at + kTileMade", "at"),
     "rows of the first image alone": Fault("winograd.h", "{row / tile_rows_, kTile", "row / tile_rows_", "int64_t(0)"),
     "last channels of a group unwritten": Fault("winograd.h", "o < kGroup && group", "o < kGroup", "o + 1 < kGroup"),
     "gradient by weights short of a tap": Fault(

@@ -157,8 +157,15 @@ template <class S>
 GKM_INLINE Vec<Acc<S>> load_bounded(const S* row, int64_t first, int64_t n, int64_t stride) {
   constexpr int lanes = kLanes<Acc<S>>;
   if (__builtin_expect(first >= 0 && first + lanes <= n && stride == 1, 1)) return load(row + first);
-  S values[lanes] = {};
   const int64_t from = first < 0 ? -first : 0, to = first + lanes < n ? lanes : n - first;
+#if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
+  // Lanes that are masked out are not read. By way of memory, the load would wait for the stores.
+  if constexpr (sizeof(S) == sizeof(float)) {
+    if (stride == 1 && from < to)
+      return bit_cast<Vec<float>>(_mm512_maskz_loadu_ps(__mmask16((1u << to) - (1u << from)), row + first));
+  }
+#endif
+  S values[lanes] = {};
   for (int64_t i = from; i < to; ++i) values[i] = row[(first + i) * stride];
   return load(values);
 }

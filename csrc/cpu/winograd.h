@@ -32,13 +32,11 @@ GKM_INLINE Bits lanes_by(F number_of) {
 }
 
 // Four vectors of pixels side by side -> the first pixel of each tile, the second, the third, the fourth; and back.
-GKM_INLINE void split_by_tile(const float* line, Vec<float> (&columns)[kTileMade]) {
+GKM_INLINE void split_by_tile(const Vec<float> (&line)[kTileMade], Vec<float> (&columns)[kTileMade]) {
   const Bits even = lanes_by([](int i) GKM_LAMBDA { return 2 * i; });
   const Bits odd = lanes_by([](int i) GKM_LAMBDA { return 2 * i + 1; });
-  const Vec<float> a = load(line), b = load(line + kTileLanes), c = load(line + 2 * kTileLanes),
-                   d = load(line + 3 * kTileLanes);
-  const Vec<float> even_ab = pick(a, b, even), even_cd = pick(c, d, even);
-  const Vec<float> odd_ab = pick(a, b, odd), odd_cd = pick(c, d, odd);
+  const Vec<float> even_ab = pick(line[0], line[1], even), even_cd = pick(line[2], line[3], even);
+  const Vec<float> odd_ab = pick(line[0], line[1], odd), odd_cd = pick(line[2], line[3], odd);
   columns[0] = pick(even_ab, even_cd, even), columns[1] = pick(odd_ab, odd_cd, even);
   columns[2] = pick(even_ab, even_cd, odd), columns[3] = pick(odd_ab, odd_cd, odd);
 }
@@ -138,54 +136,54 @@ class Winograd {
     }
   }
 
-  // So many pixels from column `left` on, zeros beyond the border.
-  void read_padded(const Place& place, int64_t c, int r, int64_t length, float* line) const {
-    const int64_t row = place.top - kHalo + r, left = place.left - kHalo;
-    const bool inside = place.b < form_.B && row >= 0 && row < form_.H;
-    const int64_t from = left < 0 ? -left : 0, end = form_.W - left < length ? form_.W - left : length;
-    const int64_t to = inside && end > from ? end : from;
-    const float* pixels = form_.x + place.b * form_.x_batch + c * form_.x_channel + row * form_.x_row + left;
-    for (int64_t i = 0; i < from; ++i) line[i] = 0;
-    for (int64_t i = from; i < to; ++i) line[i] = pixels[i];
-    for (int64_t i = to; i < length; ++i) line[i] = 0;
+  // Row r of the pixels of one row of tiles; null beyond the border.
+  const float* row_of(const Place& place, int64_t c, int r) const {
+    const int64_t row = place.top - kHalo + r;
+    if (place.b >= form_.B || row < 0 || row >= form_.H) return nullptr;
+    return form_.x + place.b * form_.x_batch + c * form_.x_channel + row * form_.x_row;
   }
+  float pixel(const float* row, int64_t w) const { return row != nullptr && w >= 0 && w < form_.W ? row[w] : 0; }
 
-  // Row r of the pixels of each tile, column by column.
-  GKM_INLINE void read_row(const Tiles& tiles, int64_t c, int r, bool within, V* columns) const {
+  // Row r of the pixels of each tile, column by column: the tile's own, and those of the halo, which are the next
+  // tile's first.
+  GKM_INLINE void read_row(const Tiles& tiles, int64_t c, int r, V (&own)[kTileMade], V (&next)[kTileMade]) const {
     const Bits following = lanes_by([](int i) GKM_LAMBDA { return i + 1; });
-    V own[kTileMade], next[kTileMade];
+    V line[kTileMade] = {};
     if (rows_together_ == 1) {
-      const int64_t row = tiles[0].top - kHalo + r;
-      float padded[kColumns + kTileMade];
-      const float* line = padded;
-      if (within && row >= 0 && row < form_.H)
-        line = form_.x + tiles[0].b * form_.x_batch + c * form_.x_channel + row * form_.x_row + tiles[0].left - kHalo;
-      else
-        read_padded(tiles[0], c, r, kColumns + kTileMade, padded);
+      const float* row = row_of(tiles[0], c, r);
+      const int64_t left = tiles[0].left - kHalo;
+      if (row != nullptr)
+        for (int i = 0; i < kTileMade; ++i) line[i] = load_bounded(row, left + i * kTileLanes, form_.W, 1);
       split_by_tile(line, own);
-      for (int j = 0; j < Size - 1; ++j) next[j] = pick(own[j], broadcast(line[kColumns + j]), following);
+      for (int j = 0; j < Size - 1; ++j) next[j] = pick(own[j], broadcast(pixel(row, left + kColumns + j)), following);
     } else {
       const int64_t length = kTileMade * row_tiles_;
-      float line[kColumns], next_line[kColumns], padded[kColumns + kTileMade];
+      float lines[2][kColumns + kTileLanes];
       for (int64_t i = 0; i < rows_together_; ++i) {
-        read_padded(tiles[i], c, r, length + kTileMade, padded);
-        for (int64_t w = 0; w < length; ++w) line[i * length + w] = padded[w];
-        for (int64_t w = 0; w < length; ++w) next_line[i * length + w] = padded[kTileMade + w];
+        const float* row = row_of(tiles[i], c, r);
+        for (int64_t w = 0; w < length; w += kTileLanes) {
+          const int64_t at = w - kHalo;  // what is too much, the next row writes over
+          store(lines[0] + i * length + w, row == nullptr ? V{} : load_bounded(row, at, form_.W, 1));
+          store(lines[1] + i * length + w, row == nullptr ? V{} : load_bounded(row, at + kTileMade, form_.W, 1));
+        }
       }
+      for (int i = 0; i < kTileMade; ++i) line[i] = load(lines[0] + i * kTileLanes);
       split_by_tile(line, own);
-      split_by_tile(next_line, next);
+      for (int i = 0; i < kTileMade; ++i) line[i] = load(lines[1] + i * kTileLanes);
+      split_by_tile(line, next);
     }
-    for (int j = 0; j < kTileMade; ++j) columns[j] = own[j];
-    for (int j = 0; j < Size - 1; ++j) columns[kTileMade + j] = next[j];
   }
 
   // Transforms of one channel of a vector's tiles: pixels [kPoints], point_step apart. Points lie one vector further
   // apart than the channels take, lest all of them fall into one set of the cache.
   void read_channel(const Tiles& tiles, int64_t c, V* pixels, int64_t point_step) const {
-    const int64_t left = tiles[0].left - kHalo;
-    const bool within = left >= 0 && left + kColumns + Size - 1 <= form_.W;
     V columns[kPoints];  // [row][column of a tile]
-    for (int r = 0; r < kRead; ++r) read_row(tiles, c, r, within, columns + r * kRead);
+    for (int r = 0; r < kRead; ++r) {
+      V own[kTileMade], next[kTileMade];
+      read_row(tiles, c, r, own, next);
+      for (int j = 0; j < kTileMade; ++j) columns[r * kRead + j] = own[j];
+      for (int j = 0; j < Size - 1; ++j) columns[r * kRead + kTileMade + j] = next[j];
+    }
     V t[kPoints];
     for (int j = 0; j < kRead; ++j) transform_pixels<Size>(columns + j, kRead, t + j, kRead);
     for (int i = 0; i < kRead; ++i)
