@@ -65,6 +65,15 @@ struct Convolved {
   }
 };
 
+// The form of a convolution or of its gradients, over contiguous x.
+template <class Form>
+Form convolution_over(const Block& x, int64_t B, int64_t C, int64_t O, int64_t H, int64_t W, int64_t size) {
+  Form form{B, C, O, H, W, size};
+  form.x = floats_in(x);
+  form.x_batch = C * H * W, form.x_channel = H * W, form.x_row = W;
+  return form;
+}
+
 // A convolution and its gradients by every entry, of exactly as much memory as they may touch.
 inline bool check_convolution(int64_t C, int64_t O, int64_t H, int64_t W, int64_t size) {
   const int64_t B = 2, taps = size * size, sizes[] = {C, O, H, W, size};
@@ -74,18 +83,14 @@ inline bool check_convolution(int64_t C, int64_t O, int64_t H, int64_t W, int64_
   for (const Entry& entry : kEntries) {
     if (!runs(entry.name)) continue;
     Block out(want.result.size() * 4);
-    gkm::Convolution forward{B, C, O, H, W, size};
-    forward.x = floats_in(x);
-    forward.x_batch = C * H * W, forward.x_channel = H * W, forward.x_row = W;
+    auto forward = convolution_over<gkm::Convolution>(x, B, C, O, H, W, size);
     forward.weight = floats_in(weight);
     forward.bias = floats_in(bias);
     forward.out = floats_in(out);
     entry.convolve(forward, kRuntime);
     if (!right("convolve", entry, sizes, out, want.result)) return false;
     Block out_weight(want.weight.size() * 4), out_bias(want.bias.size() * 4);
-    gkm::ConvolutionGradient form{B, C, O, H, W, size};
-    form.x = floats_in(x);
-    form.x_batch = C * H * W, form.x_channel = H * W, form.x_row = W;
+    auto form = convolution_over<gkm::ConvolutionGradient>(x, B, C, O, H, W, size);
     form.grad = floats_in(grad);
     form.weight = floats_in(out_weight);
     form.bias = floats_in(out_bias);
