@@ -12,6 +12,8 @@ from compiling import SANITIZERS, add_fault, compile_with, needs_compiler, run
 KERNELS = Path(__file__).parents[1] / "csrc" / "cpu"
 NATIVE = Path(__file__).parent / "native"
 COMPILER = ["g++", "-std=c++17", "-g1", "-Wno-psabi"]
+# Kernels unoptimised, and each function once: what they force inline would be compiled, with all checks, at every call.
+PLAIN = ["-O0", "-Dalways_inline="]
 X86 = platform.machine() in ("x86_64", "AMD64")
 ENTRIES = "evaluate", "convolve", "convolve_gradient", "convolve_thin", "attend", "normalize"
 BASELINE = "sse2" if X86 else "generic"
@@ -32,8 +34,8 @@ def test_sanitizers_are_silent_and_all_calls_right(tmp_path):
     options = [*SANITIZERS, entries(*names), "-I", KERNELS, "-I", KERNELS.parent, "-c"]
 
     def compile_one(source, target):
-        # Kernels unoptimised: with the checks in inlined vector code, an optimiser takes ten times as long as it saves.
-        compile_with(*COMPILER, "-O1" if source.stem == "driver" else "-O0", *options, source, "-o", target)
+        optimisation = ["-O1"] if source.stem == "driver" else PLAIN
+        compile_with(*COMPILER, *optimisation, *options, source, "-o", target)
 
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(compile_one, sources, objects))
@@ -50,7 +52,7 @@ def test_sanitizers_are_silent_and_all_calls_right(tmp_path):
 def test_half_precision_is_converted_by_the_processor(name, tmp_path):
     """Results are the same without: only the time would tell."""
     listing = tmp_path / "kernels.s"
-    compile_with(*COMPILER, "-O0", "-I", KERNELS, "-S", KERNELS / f"isa_{name}.cpp", "-o", listing)
+    compile_with(*COMPILER, *PLAIN, "-I", KERNELS, "-S", KERNELS / f"isa_{name}.cpp", "-o", listing)
     register = {"avx2": "%ymm", "avx512": "%zmm"}[name]
     lines = listing.read_text().splitlines()
     assert any("vcvtph2ps" in line and register in line for line in lines)
@@ -135,12 +137,12 @@ def test_driver_passes_the_kernels_as_they_are_and_finds_faults(tmp_path):
 
     def compile_one(source, optimisation):
         target = tmp_path / f"{source.stem}.o"
-        compile_with(*COMPILER, optimisation, *options, source, "-o", target)
+        compile_with(*COMPILER, *optimisation, *options, source, "-o", target)
         return target
 
     with ThreadPoolExecutor(2) as pool:
         sources = kernels / f"isa_{BASELINE}.cpp", NATIVE / "driver.cpp"
-        objects = list(pool.map(compile_one, sources, ("-O0", "-O1")))
+        objects = list(pool.map(compile_one, sources, (PLAIN, ["-O1"])))
         compile_with("g++", *objects, "-o", program)
         done = list(pool.map(lambda number: run(program, number, timeout=300), range(1 + len(FAULTS))))
 

@@ -5,7 +5,6 @@
 // for, filled with NaN. A barrier that not all threads reach ends the program.
 #pragma once
 
-#include <setjmp.h>
 #include <ucontext.h>
 
 #include <algorithm>
@@ -39,9 +38,12 @@ struct Index {
 enum class Order { forward, reverse, random };
 enum class State { ready, at_warp, at_block, done };
 
+// Where a jump of the compiler's own goes: at one of the library's the sanitizer forgets what it knows of all stacks.
+using Place = void*[5];
+
 struct Fiber {
   ucontext_t first;
-  jmp_buf context;
+  Place context;
   std::unique_ptr<char[]> stack;
   State state;
   bool started;
@@ -54,7 +56,7 @@ inline Order order = Order::forward;
 inline int processors = 2;
 inline size_t most_shared = 227 * 1024;  // of a block
 inline int fault = 0;  // which of those that tests put into the kernels is there
-inline jmp_buf scheduler;
+inline Place scheduler;
 inline std::vector<Fiber> fibers;
 inline unsigned running;
 inline const std::function<void()>* body;
@@ -63,24 +65,22 @@ inline unsigned char* memory;
 // What a thread shows to its warp. Two take turns, so that one barrier is enough: what was shown in the turn before may
 // still be read.
 struct Shown {
-  alignas(8) unsigned char bytes[2][32];
+  alignas(8) unsigned char bytes[2][48];
   bool turn;
 };
 inline std::vector<Shown> shown;
 
 template <class T>
 void show(const T& value) {
-  static_assert(sizeof(T) <= sizeof(Shown::bytes[0]));
+  static_assert(sizeof(T) <= sizeof(Shown::bytes[0]) && alignof(T) <= alignof(Shown));
   Shown& own = shown[running];
   own.turn = !own.turn;
   std::memcpy(own.bytes[own.turn], &value, sizeof value);
 }
 
 template <class T>
-T shown_by(unsigned thread) {
-  T value;
-  std::memcpy(&value, shown[thread].bytes[shown[running].turn], sizeof value);
-  return value;
+const T& shown_by(unsigned thread) {
+  return *reinterpret_cast<const T*>(shown[thread].bytes[shown[running].turn]);
 }
 
 }  // namespace gkm::shim
@@ -95,24 +95,28 @@ namespace gkm::shim {
   std::_Exit(1);
 }
 
-inline void enter() {
+#define GKM_SWITCHES __attribute__((noinline, no_sanitize_address))  // between fibers
+
+[[noreturn]] GKM_SWITCHES inline void go(Place& to) { __builtin_longjmp(to, 1); }
+
+GKM_SWITCHES inline void enter() {
   (*body)();
   fibers[running].state = State::done;
-  _longjmp(scheduler, 1);
+  go(scheduler);
 }
 
-inline void leave(State state) {
+GKM_SWITCHES inline void leave(State state) {
   Fiber& fiber = fibers[running];
   fiber.state = state;
-  if (_setjmp(fiber.context) == 0) _longjmp(scheduler, 1);
+  if (__builtin_setjmp(fiber.context) == 0) go(scheduler);
 }
 
-inline void resume(unsigned thread) {
+GKM_SWITCHES inline void resume(unsigned thread) {
   running = threadIdx.x = thread;
   Fiber& fiber = fibers[thread];
   fiber.state = State::ready;
-  if (_setjmp(scheduler) != 0) return;
-  if (fiber.started) _longjmp(fiber.context, 1);
+  if (__builtin_setjmp(scheduler) != 0) return;
+  if (fiber.started) go(fiber.context);
   fiber.started = true;
   setcontext(&fiber.first);
 }
@@ -281,10 +285,10 @@ inline float multiply_accumulate(float d, const float* a, const float* b, int n)
 template <int K>
 void mma_of_shares(float (&d)[4], const uint32_t* a, const uint32_t* b) {
   struct Share {
-    uint32_t a[K / 4], b[K / 8];
+    float a[K / 4][2], b[K / 8][2];
   } share;
-  std::copy_n(a, K / 4, share.a);
-  std::copy_n(b, K / 8, share.b);
+  for (int i = 0; i < K / 4; ++i) share.a[i][0] = low_f16(a[i]), share.a[i][1] = high_f16(a[i]);
+  for (int i = 0; i < K / 8; ++i) share.b[i][0] = low_f16(b[i]), share.b[i][1] = high_f16(b[i]);
   shim::show(share);
   __syncwarp();
   const unsigned lane = threadIdx.x % shim::kWarp, warp = threadIdx.x - lane;
@@ -292,10 +296,10 @@ void mma_of_shares(float (&d)[4], const uint32_t* a, const uint32_t* b) {
     const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
     float from_a[K], from_b[K];
     for (unsigned k = 0; k < K; k += 2) {
-      const uint32_t pair_a = shim::shown_by<Share>(warp + row % 8 * 4 + k % 8 / 2).a[k / 8 * 2 + row / 8];
-      const uint32_t pair_b = shim::shown_by<Share>(warp + column * 4 + k % 8 / 2).b[k / 8];
-      from_a[k] = low_f16(pair_a), from_a[k + 1] = high_f16(pair_a);
-      from_b[k] = low_f16(pair_b), from_b[k + 1] = high_f16(pair_b);
+      const float(&pair_a)[2] = shim::shown_by<Share>(warp + row % 8 * 4 + k % 8 / 2).a[k / 8 * 2 + row / 8];
+      const float(&pair_b)[2] = shim::shown_by<Share>(warp + column * 4 + k % 8 / 2).b[k / 8];
+      from_a[k] = pair_a[0], from_a[k + 1] = pair_a[1];
+      from_b[k] = pair_b[0], from_b[k + 1] = pair_b[1];
     }
     d[i] = multiply_accumulate(d[i], from_a, from_b, K);
   }

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import test_ridge
 import torch
+from interpreter import hasten
 from problems import IMAGE_OPS, LAYOUTS, OPS, PADDING_MODES, Problem, call, expected
 from test_answers import reached
 from tolerances import TOLERANCE, assert_image_close, assert_sum_close
@@ -15,6 +16,7 @@ from tolerances import TOLERANCE, assert_image_close, assert_sum_close
 import gkm_ops
 from gkm_ops.cli.info import legible
 
+hasten()
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 

@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from interpreter import hasten
 from problems import IMAGE_OPS, OPS, Problem, call, expected
 from tolerances import assert_image_close, assert_sum_close
 
@@ -107,6 +108,7 @@ def main() -> int:
     share, shares = map(int, sys.argv[1:])
     kernels = Path(__file__).parents[2] / "kernels"
     survivors = []
+    hasten()
     with gkm_ops.use_backend("triton"), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(0)
         for number, (name, text, fault) in enumerate([("windows.py", "", ""), *FAULTS][share::shares]):
