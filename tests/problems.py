@@ -23,6 +23,7 @@ BANKS = {
     "identity": [0],
     "shared": [2, 0, 5, 1, 3],
     "skew": [3, 0, 4, 1, 3, 2],
+    "short_skew": [3, 0, 4],
     "gkmnet": [0, 1, *(m // 2 for m in range(2, 22))],
     "per_colour": [[1, 4, 0, 2], [3, 0, 2, 5], [0, 0, 1, 1]],
     "per_colour_skew": [[2, 0], [1, 3], [4, 4]],
