@@ -17,7 +17,7 @@ TINY = suite.Plan(
     (suite.Case((48, 64)), suite.Case((32, 40), batch=2, others=False)),
     (NetworkCase(INFERENCE, "v2", (48, 64)), NetworkCase(TRAINING, "v2", (48, 48), 2)),
     precisions=(FLOAT32, TF32),
-    rounds=2,
+    rounds=1,
 )
 
 

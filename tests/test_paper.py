@@ -137,7 +137,7 @@ def test_a_closed_form_that_misses_is_not_timed(monkeypatch):
 def test_a_network_that_computes_something_else_is_not_timed(monkeypatch):
     monkeypatch.setattr(dense.DenseBank, "blur", lambda self, x, coeffs: x)
     with pytest.raises(DisagreementError, match="DenseHQSNet: off by"):
-        table2.measure([10], (48, 64), "cpu")
+        table2.measure([1], (48, 64), "cpu")
 
 
 def test_the_cost_of_a_step():
