@@ -111,6 +111,11 @@ def test_gradients_by_weights_on_every_instruction_set(instruction_set, size, ch
         assert torch.equal(gradient, want)
 
 
+@pytest.mark.parametrize("shape", [(0, 16, 8, 8), (1, 16, 0, 8), (1, 16, 8, 0)], ids=str)
+def test_winograd_of_no_pixels(shape):
+    assert cpu.convolve(torch.ones(shape), torch.ones(20, 16, 3, 3), None).shape == (shape[0], 20, *shape[2:])
+
+
 @pytest.mark.parametrize("case", ["3x3", "5x5"])
 def test_no_images_have_no_gradients(case):
     (x, weight, bias), geometry = CASES[case]

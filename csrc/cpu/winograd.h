@@ -13,6 +13,9 @@ constexpr int kTileLanes = kLanes<float>;
 // As many sums as registers hold, with few left over of 32, 44, 64, 76, 128 or 176 channels: 22 of 32, or 12 of 16.
 constexpr int kBlockVectors = 2, kGroup = GKM_VECTOR_BYTES == 64 ? 11 : 6;
 
+// How many pieces of at most so many n make.
+GKM_INLINE int64_t divided(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
 // Lanes of two vectors by number, those of the second from kTileLanes on.
 GKM_INLINE Vec<float> pick(Vec<float> a, Vec<float> b, Bits lanes) {
 #if defined(__clang__)
@@ -57,32 +60,33 @@ class Winograd {
   Winograd(const gkm::Convolution& form, const gkm::Runtime& runtime)
       : form_(form),
         runtime_(runtime),
-        groups_((form.O + kGroup - 1) / kGroup),
-        tile_rows_((form.H + kTileMade - 1) / kTileMade),
-        tile_columns_((form.W + kTileMade - 1) / kTileMade),
+        groups_(divided(form.O, kGroup)),
+        tile_rows_(divided(form.H, kTileMade)),
+        tile_columns_(divided(form.W, kTileMade)),
         rows_together_(rows_together(tile_columns_)),
         row_tiles_(kTileLanes / rows_together_),
-        vectors_in_row_((tile_columns_ + row_tiles_ - 1) / row_tiles_),
-        vectors_((form.B * tile_rows_ + rows_together_ - 1) / rows_together_ * vectors_in_row_),
+        vectors_in_row_(divided(tile_columns_, row_tiles_)),
+        vectors_(divided(form.B * tile_rows_, rows_together_) * vectors_in_row_),
         weights_(new(std::align_val_t(64)) float[size_t(groups_ * kPoints * form.C * kGroup)]) {}
   Winograd(const Winograd&) = delete;
   ~Winograd() { ::operator delete[](weights_, std::align_val_t(64)); }
 
   void run() {
     runtime_.parallel_for(groups_, [](void* self, int64_t i) { static_cast<Winograd*>(self)->prepare_group(i); }, this);
-    runtime_.parallel_for((vectors_ + kBlockVectors - 1) / kBlockVectors,
+    runtime_.parallel_for(divided(vectors_, kBlockVectors),
                           [](void* self, int64_t i) { static_cast<Winograd*>(self)->make_block(i); }, this);
   }
 
  private:
   using V = Vec<float>;
 
-  static constexpr int kRead = kTileRead<Size>, kPoints = kTilePoints<Size>, kHalo = Size / 2, kColumns = kTileMade * kTileLanes;
+  static constexpr int kRead = kTileRead<Size>, kPoints = kTilePoints<Size>, kHalo = Size / 2;
+  static constexpr int kColumns = kTileMade * kTileLanes;
 
   // How many rows of tiles a vector holds.
   static int rows_together(int64_t tile_columns) {
     int rows = 1;
-    while (2 * rows * tile_columns <= kTileLanes) rows *= 2;
+    while (rows < kTileLanes && 2 * rows * tile_columns <= kTileLanes) rows *= 2;
     return rows;
   }
 

@@ -59,8 +59,6 @@ class WinogradGradient {
   // Sums in registers: 16 of 32, or 8 of 16.
   static constexpr int kRows = GKM_VECTOR_BYTES == 64 ? 8 : 4, kVectors = 2;
 
-  static int64_t divided(int64_t n, int64_t by) { return (n + by - 1) / by; }
-
   // A block's transforms should stay in L2 while they are multiplied.
   int64_t pieces_in_block() const {
     constexpr int64_t kBytes = 1 << 20, kLeastTiles = 32;

@@ -73,23 +73,6 @@ GKM_INLINE void transform_gradients(const V* y, int64_t step, V* out, int64_t ou
   out[(kTileRead<Size> - 1) * out_step] = y3;
 }
 
-// G^T m along one axis.
-template <int Size, class V>
-GKM_INLINE void gather_taps(const V* m, int64_t step, V* out, int64_t out_step) {
-  constexpr const auto& scales = kScales<Size>;
-  V tap[Size] = {};
-  for (int pair = 1; pair < kTileRead<Size> / 2; ++pair) {
-    const V plus = m[(2 * pair - 1) * step], minus = m[2 * pair * step];
-    const V sums[] = {float(scales[pair]) * (plus + minus), float(scales[pair]) * (plus - minus)};
-    const float point = pair == 1 ? 1 : pair == 2 ? 2 : 0.5f;
-    float power = 1;
-    for (int k = 0; k < Size; ++k, power *= point) tap[k] += power * sums[k % 2];
-  }
-  tap[0] += float(scales[0]) * m[0];
-  tap[Size - 1] += m[(kTileRead<Size> - 1) * step];
-  for (int k = 0; k < Size; ++k) out[k * out_step] = tap[k];
-}
-
 // G^T, tap by tap.
 template <int Size>
 struct Evaluation {
@@ -108,6 +91,21 @@ struct Evaluation {
     of[Size - 1][kTileRead<Size> - 1] = 1;
   }
 };
+
+// G^T m along one axis.
+template <int Size, class V>
+GKM_INLINE void gather_taps(const V* m, int64_t step, V* out, int64_t out_step) {
+  constexpr int last = kTileRead<Size> - 1;
+  constexpr Evaluation<Size> evaluation;
+  V tap[Size] = {};
+  for (int point = 1; point < last; point += 2) {  // and the one opposite
+    const V plus = m[point * step], minus = m[(point + 1) * step], sums[] = {plus + minus, plus - minus};
+    for (int k = 0; k < Size; ++k) tap[k] += float(evaluation.of[k][point]) * sums[k % 2];
+  }
+  tap[0] += float(evaluation.of[0][0]) * m[0];
+  tap[Size - 1] += m[last * step];
+  for (int k = 0; k < Size; ++k) out[k * out_step] = tap[k];
+}
 
 // G g G^T for one kernel.
 template <int Size>

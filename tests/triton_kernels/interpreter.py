@@ -13,5 +13,5 @@ def hasten() -> None:
     and multiplied in 64 bits as well, for an assertion that counts in a debug mode alone.
     """
     interpreter._patch_lang(SimpleNamespace(__globals__={"tl": tl, "core": tl.core}))
-    interpreter._patch_lang = lambda fn: interpreter._LangPatchScope()
+    interpreter._patch_lang = lambda fn: SimpleNamespace(restore=lambda: None)
     interpreter.interpreter_builder.options = interpreter.InterpreterOptions(sanitize_overflow=False)
