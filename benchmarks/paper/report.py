@@ -141,10 +141,15 @@ def cost(record: Record) -> str:
         f"{table(heading, lines)}\n\n"
         "Printed: in the supplement. GMAC by modules: multiply-adds of the convolutions that are modules, every one "
         "for each pixel of its result, as GKMNet's are counted there; GFLOP: of everything, two a multiply-add. Both "
-        f"of one image of {pixels(record['counted_size'])}; seconds of one of {pixels(record['size'])}, the fastest "
-        "of some rounds in which all networks took turns.\n\n"
+        f"of one image of {pixels(record['counted_size'])}; seconds of one of {pixels(record['size'])}, "
+        f"{_how_timed(record)}.\n\n"
         f"{_conclusion(record['rows'])}\n"
     )
+
+
+def _how_timed(record: Record) -> str:
+    rounds = len(record["rows"][0]["seconds"]["fused"])
+    return "of a single call" if rounds == 1 else f"the fastest of {rounds} rounds in which all networks took turns"
 
 
 def _conclusion(rows: list[Record]) -> str:
