@@ -77,8 +77,10 @@ class use_backend:  # noqa: N801
             RuntimeError with the reason.
 
     Example:
+        >>> import torch
+        >>> from gkm_ops import GaussianBank, gkm_blur
         >>> with use_backend("eager"):
-        ...     y = gkm_blur(x, coeffs, bank)
+        ...     y = gkm_blur(torch.rand(1, 3, 32, 32), torch.rand(1, 22, 32, 32), GaussianBank.gkmnet())
     """
 
     def __init__(self, name: str | None) -> None:

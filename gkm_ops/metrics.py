@@ -36,6 +36,7 @@ def in_8_bits(image: Tensor) -> Tensor:
     """What is left of an image in an 8-bit file: clamped to [0, 1] and rounded to 256 levels.
 
     Example:
+        >>> import torch
         >>> in_8_bits(torch.tensor([-0.5, 0.5, 2.0]))
         tensor([0.0000, 0.5020, 1.0000])
     """
@@ -56,6 +57,7 @@ def psnr(image: Tensor, sharp: Tensor) -> float:
         ValueError: another shape, or two that differ.
 
     Example:
+        >>> import torch
         >>> round(psnr(torch.full((3, 8, 8), 0.6), torch.full((3, 8, 8), 0.5)), 3)
         20.0
     """
@@ -76,6 +78,7 @@ def ssim(image: Tensor, sharp: Tensor) -> float:
         ValueError: another shape, two that differ, or an image smaller than a window.
 
     Example:
+        >>> import torch
         >>> image = torch.rand(3, 32, 32)
         >>> ssim(image, image)
         1.0
@@ -99,6 +102,7 @@ class LPIPS:
         LPIPSUnavailableError: no torchvision, or no weights to be had.
 
     Example:
+        >>> import torch  # doctest: +SKIP
         >>> lpips = LPIPS()  # doctest: +SKIP
         >>> lpips(torch.rand(3, 64, 64), torch.rand(3, 64, 64))  # doctest: +SKIP
         0.036

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from gkm_ops.data import synthetic
 from gkm_ops.data.synthetic import SyntheticDefocus
-from gkm_ops.defocus import Layer, blur_layers
+from gkm_ops.defocus import blur_layers
 from gkm_ops.srgb import to_linear, to_srgb
 
 
@@ -72,10 +72,11 @@ def test_a_batch_is_blurred_as_its_photos_are_layer_by_layer(sharp, with_depth):
     scenes = [defocus.scene(seed, depth if with_depth else None) for seed in range(12)]
     photos = torch.rand(12, *sharp.shape, generator=draw)
     for got, photo, scene in zip(defocus.blur(photos, scenes), photos, scenes, strict=True):
-        blur = lambda image, sigma: defocus._blurred_by(sigma, image, scene.round)  # noqa: B023, E731
-        masks, widths = synthetic._maps([scene.layers], photo.unsqueeze(0))
-        layers = [Layer(mask, defocus.widest * width) for mask, width in zip(masks[0], widths[0], strict=True)]
-        torch.testing.assert_close(got, to_srgb(blur_layers(to_linear(photo), layers, blur)), rtol=0, atol=1e-5)
+        light = to_linear(photo.unsqueeze(0))
+        masks, widths = synthetic._maps([scene.layers], light)
+        blur = defocus._blur_by_disks if scene.round else defocus._blur_by_gaussians
+        want = to_srgb(blur_layers(light, masks, defocus.widest * widths, blur))
+        torch.testing.assert_close(got, want[0], rtol=0, atol=1e-5)
 
 
 def test_a_scene_blurs_alike_again(defocus, sharp):

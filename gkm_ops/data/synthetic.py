@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from gkm_ops.bank import GaussianBank
 from gkm_ops.defocus.coefficients import bracket, kernel_sigmas
 from gkm_ops.defocus.disks import DiskBank
+from gkm_ops.defocus.layers import blur_layers
 from gkm_ops.functional import gkm_blur
 from gkm_ops.srgb import to_linear, to_srgb
 
@@ -22,9 +23,6 @@ _DEPTH_LAYERS = 5
 _OUTLINE = 5
 # Sensor noise in linear light: standard deviation sqrt(shot^2 v + read^2) at value v, up to these.
 _SHOT, _READ = 0.01, 0.003
-# What a layer hides is guessed from a copy this many times smaller, which counts so little where the layer is seen.
-_REACH = 8
-_FAINT = 1e-3
 
 
 class Invented(NamedTuple):
@@ -82,7 +80,7 @@ class SyntheticDefocus:
     outlines. Blur widths run over the bank's whole range: an invented layer's are drawn evenly from zero to the
     widest, a depth map is focused somewhere in its range and opened until its most defocused point has a drawn
     width. The lens has round or Gaussian blur spots. Blurring is done in linear light, from far to near
-    (as `gkm_ops.defocus.blur_layers` does), shot and read noise are added there, and the result is rounded to 8 bits.
+    (`gkm_ops.defocus.blur_layers`), shot and read noise are added there, and the result is rounded to 8 bits.
 
     Args:
         bank: the kernels to train for; its widest sets the range. Default: GKMNet's.
@@ -178,24 +176,15 @@ class SyntheticDefocus:
             self.bank, self.disks, self.sigmas = self.bank.to(device), self.disks.to(device), self.sigmas.to(device)
 
     def _blurred(self, light: Tensor, scenes: Sequence[Scene]) -> Tensor:
-        """Photos whose scenes and lenses are of one kind: layer by layer, from far to near."""
+        """Photos whose scenes and lenses are of one kind."""
         masks, widths = _maps([scene.layers for scene in scenes], light)
-        seen_yet = torch.zeros(len(light), 1, 1, 1, dtype=torch.bool, device=light.device)
-        result = torch.zeros_like(light)
-        for mask, sigma in zip(masks.split(1, 1), (self.widest * widths).unbind(1), strict=True):
-            seen = torch.cat((light * mask, mask), 1)
-            blurred = self._blurred_by(sigma, seen, scenes[0].round)
-            around = _far_reaching(seen)
-            spread, cover = blurred[:, :3], blurred[:, 3:]
-            # Behind the farthest layer that there is there is more of it.
-            farthest = (spread + _FAINT * around[:, :3]) / (cover + _FAINT * around[:, 3:])
-            result = torch.where(seen_yet, spread + (1 - cover) * result, farthest)
-            seen_yet = seen_yet | (mask.amax((2, 3), keepdim=True) > 0)
-        return result
+        blur = self._blur_by_disks if scenes[0].round else self._blur_by_gaussians
+        return blur_layers(light, masks, self.widest * widths, blur)
 
-    def _blurred_by(self, sigma: Tensor, image: Tensor, by_disks: bool) -> Tensor:
-        if by_disks:
-            return gkm_blur(image, self.disks.coefficients(sigma), self.disks.bank)
+    def _blur_by_disks(self, image: Tensor, sigma: Tensor) -> Tensor:
+        return gkm_blur(image, self.disks.coefficients(sigma), self.disks.bank)
+
+    def _blur_by_gaussians(self, image: Tensor, sigma: Tensor) -> Tensor:
         return gkm_blur(image, bracket(sigma, self.sigmas), self.bank)
 
     @staticmethod
@@ -268,14 +257,6 @@ def _measured_maps(layers: Sequence[Measured], image: Tensor) -> tuple[Tensor, T
     inside = (depth >= low) & ((depth < high) | (high == 1))
     aperture = reach / torch.maximum(focus, 1 - focus)
     return inside.float(), aperture * (depth.clamp(low, high) - focus).abs()
-
-
-def _far_reaching(seen: Tensor) -> Tensor:
-    """A smooth copy in which every pixel has at least a trace of those far away."""
-    size = seen.shape[2:]
-    small = F.interpolate(seen, [max(1, n // _REACH) for n in size], mode="area")
-    everywhere = seen.mean((2, 3), keepdim=True)
-    return F.interpolate(small, size, mode="bilinear", align_corners=False) + _FAINT * everywhere
 
 
 def _sent(values: Tensor, device: torch.device) -> Tensor:

@@ -5,7 +5,7 @@ from gkm_ops.defocus.coefficients import circle_of_confusion, coefficients_from_
 from gkm_ops.defocus.disks import DiskBank
 from gkm_ops.defocus.fit import Fit, fit
 from gkm_ops.defocus.gradient import GradientDescent
-from gkm_ops.defocus.layers import Layer, blur_layers
+from gkm_ops.defocus.layers import blur_layers
 from gkm_ops.defocus.pyramid import BlurPyramid
 from gkm_ops.defocus.rendering import fill_gaps, render, sharpen_edges
 
@@ -15,7 +15,6 @@ __all__ = [
     "DiskBank",
     "Fit",
     "GradientDescent",
-    "Layer",
     "blur_layers",
     "circle_of_confusion",
     "coefficients_from_sigma",

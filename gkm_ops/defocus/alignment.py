@@ -31,6 +31,7 @@ def shift(sharp: Tensor, defocused: Tensor) -> tuple[float, float]:
         ImportError: OpenCV is not installed.
 
     Example:
+        >>> import torch
         >>> photo = torch.rand(3, 80, 90)
         >>> down, right = shift(photo[:, 3:, :-5], photo[:, :-3, 5:])
         >>> round(down), round(right)

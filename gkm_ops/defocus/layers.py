@@ -1,9 +1,8 @@
-"""Blur of a scene in layers, from far to near, so that an edge in depth is blurred as a lens does."""
+"""Blur of scenes in layers, from far to near, so that an edge in depth is blurred as a lens does."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -15,57 +14,48 @@ _REACH = 8
 _FAINT = 1e-3
 
 
-class Layer(NamedTuple):
-    """A part of a scene at similar depth.
-
-    Attributes:
-        mask: ``[H, W]``, how much of each pixel it covers, in [0, 1]; the masks of a scene sum to one.
-        sigma: ``[H, W]``, blur width in pixels, defined beyond the mask as well.
-    """
-
-    mask: Tensor
-    sigma: Tensor
-
-
-def blur_layers(image: Tensor, layers: Sequence[Layer], blur: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+def blur_layers(image: Tensor, masks: Tensor, sigma: Tensor, blur: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Blur every layer by its own widths and lay the nearer ones over the farther.
 
     Within a layer the blur gathers from that layer alone, so a sharp object keeps its colour out of the blurred
-    ground behind it, and a blurred object in front spreads over what is sharp behind.
+    ground behind it, and a blurred object in front spreads over what is sharp behind. Nothing waits for the device.
 
     Args:
-        image: ``[C, H, W]``, in linear light.
-        layers: from the farthest to the nearest.
-        blur: ``(image [1, C + 1, H, W], sigma [1, H, W])`` to the blurred image.
+        image: ``[B, C, H, W]``, in linear light.
+        masks: ``[B, L, H, W]``, how much of each pixel each layer covers, from the farthest to the nearest, in [0, 1];
+            those of an image sum to one. A layer that covers nothing changes nothing.
+        sigma: ``[B, L, H, W]``, blur widths in pixels, defined beyond the masks as well.
+        blur: ``(image [B, C + 1, H, W], sigma [B, H, W])`` to the blurred image.
 
     Returns:
-        ``[C, H, W]``.
+        ``[B, C, H, W]``; zero in an image that no layer covers.
 
     Raises:
-        ValueError: no layer that covers anything.
+        ValueError: shapes that do not fit.
 
     Example:
         >>> from gkm_ops import GaussianBank, gkm_blur
+        >>> from gkm_ops.defocus import coefficients_from_sigma
         >>> bank = GaussianBank.gkmnet()
         >>> def blur(x, sigma):
         ...     return gkm_blur(x, coefficients_from_sigma(sigma, bank), bank)
-        >>> far = Layer(torch.ones(32, 32), torch.full((32, 32), 2.0))
-        >>> blur_layers(torch.rand(3, 32, 32), [far], blur).shape
-        torch.Size([3, 32, 32])
+        >>> masks, sigma = torch.ones(1, 1, 32, 32), torch.full((1, 1, 32, 32), 2.0)
+        >>> blur_layers(torch.rand(1, 3, 32, 32), masks, sigma, blur).shape
+        torch.Size([1, 3, 32, 32])
     """
-    layers = [layer for layer in layers if layer.mask.any()]
-    if not layers:
-        raise ValueError("layers: got none that covers anything, wanted at least one")
+    _check(image, masks, sigma)
+    seen_yet = torch.zeros(len(image), 1, 1, 1, dtype=torch.bool, device=image.device)
     result = torch.zeros_like(image)
-    for number, layer in enumerate(layers):
-        seen = torch.cat((image * layer.mask, layer.mask.unsqueeze(0))).unsqueeze(0)
-        blurred = blur(seen, layer.sigma.unsqueeze(0))[0]
-        spread, cover = blurred[:-1], blurred[-1:]
-        if number == 0:
-            around = _far_reaching(seen)[0]
-            result = (spread + _FAINT * around[:-1]) / (cover + _FAINT * around[-1:])
-        else:
-            result = spread + (1 - cover) * result
+    for mask, widths in zip(masks.split(1, 1), sigma.unbind(1), strict=True):
+        seen = torch.cat((image * mask, mask), 1)
+        blurred = blur(seen, widths)
+        around = _far_reaching(seen)
+        spread, cover = blurred[:, :-1], blurred[:, -1:]
+        # Behind the farthest layer that there is there is more of it.
+        here = mask.amax((2, 3), keepdim=True) > 0
+        farthest = (spread + _FAINT * around[:, :-1]) / (cover + _FAINT * around[:, -1:])
+        result = torch.where(seen_yet, spread + (1 - cover) * result, torch.where(here, farthest, 0))
+        seen_yet = seen_yet | here
     return result
 
 
@@ -75,3 +65,13 @@ def _far_reaching(seen: Tensor) -> Tensor:
     small = F.interpolate(seen, [max(1, n // _REACH) for n in size], mode="area")
     everywhere = seen.mean((2, 3), keepdim=True)
     return F.interpolate(small, size, mode="bilinear", align_corners=False) + _FAINT * everywhere
+
+
+def _check(image: Tensor, masks: Tensor, sigma: Tensor) -> None:
+    if image.dim() != 4:
+        raise ValueError(f"image: got shape {tuple(image.shape)}, wanted [B, C, H, W]")
+    B, _, H, W = image.shape
+    if masks.dim() != 4 or masks.shape[1] == 0 or (masks.shape[0], *masks.shape[2:]) != (B, H, W):
+        raise ValueError(f"masks: got shape {tuple(masks.shape)}, wanted [{B}, L, {H}, {W}] of at least one layer")
+    if sigma.shape != masks.shape:
+        raise ValueError(f"sigma: got shape {tuple(sigma.shape)}, wanted {tuple(masks.shape)}, as masks")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from gkm_ops.defocus.coefficients import circle_of_confusion, disk_sigma
-from gkm_ops.defocus.layers import Layer
 from gkm_ops.defocus.pyramid import BlurPyramid, fill
 
 # How much the diameter of the blur may differ within a layer, in pixels, unless that takes too many layers.
@@ -24,6 +23,13 @@ _FAINT = 1e-4
 _EDGE = 4
 _STEEP = 0.05
 _COMPLETE = 0.75
+
+
+class _Layer(NamedTuple):
+    """A part of a scene at similar depth: ``[H, W]`` each, how much of each pixel it covers, and blur widths."""
+
+    mask: Tensor
+    sigma: Tensor
 
 
 def render(
@@ -116,7 +122,7 @@ def sharpen_edges(disparity: Tensor) -> Tensor:
     return torch.where(steep & complete, closer, own)[0, 0]
 
 
-def _layers(disparity: Tensor, sigma: Tensor, aperture: float) -> Iterator[Layer]:
+def _layers(disparity: Tensor, sigma: Tensor, aperture: float) -> Iterator[_Layer]:
     """Slices of equal range in disparity, from the nearest to the farthest."""
     least, most = disparity.aminmax()
     span = most - least
@@ -126,10 +132,10 @@ def _layers(disparity: Tensor, sigma: Tensor, aperture: float) -> Iterator[Layer
     for number in reversed(range(count)):
         mask = (slices == number).to(sigma.dtype)
         if mask.any():
-            yield Layer(mask, fill((sigma * mask)[None, None], mask[None, None])[0, 0])
+            yield _Layer(mask, fill((sigma * mask)[None, None], mask[None, None])[0, 0])
 
 
-def _composite(image: Tensor, layers: Iterable[Layer], blur: BlurPyramid) -> Tensor:
+def _composite(image: Tensor, layers: Iterable[_Layer], blur: BlurPyramid) -> Tensor:
     """Blur layers from the nearest to the farthest, and lay each under those before it.
 
     Behind nearer layers a layer goes on as it is around them: were it to end there, what is farther would shine

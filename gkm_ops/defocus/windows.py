@@ -17,6 +17,7 @@ def mean(pixels: Tensor, window: int) -> Tensor:
         ``[..., ceil(H / window), ceil(W / window)]``.
 
     Example:
+        >>> import torch
         >>> mean(torch.arange(6.0).view(1, 2, 3), 2)
         tensor([[[2.0000, 3.5000]]])
     """
@@ -36,6 +37,7 @@ def spread(values: Tensor, window: int, height: int, width: int) -> Tensor:
         ``[..., height, width]``.
 
     Example:
+        >>> import torch
         >>> spread(torch.tensor([[1, 2]]), 2, 1, 3)
         tensor([[1, 1, 2]])
     """

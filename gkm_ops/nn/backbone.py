@@ -18,6 +18,7 @@ class Backbone(nn.Module):
         ``[B, 3, H, W]`` -> ``[B, 32, H, W]``, H and W multiples of 4.
 
     Example:
+        >>> import torch
         >>> Backbone()(torch.rand(1, 3, 32, 48)).shape
         torch.Size([1, 32, 32, 48])
     """
@@ -66,6 +67,7 @@ class ResidualBlock(nn.Module):
     """Two 3x3 convolutions with batch norm and ReLU, each added to what it was given.
 
     Example:
+        >>> import torch
         >>> ResidualBlock(8)(torch.rand(1, 8, 16, 16)).shape
         torch.Size([1, 8, 16, 16])
     """

@@ -1,0 +1,27 @@
+"""The examples in docstrings run, and give what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+import torch
+
+import gkm_ops
+
+# Kernels of Triton are imported where it is; the command line's module runs on import.
+_LEFT_OUT = ("gkm_ops.kernels", "gkm_ops.__main__")
+_MODULES = sorted(
+    module.name
+    for module in pkgutil.walk_packages(gkm_ops.__path__, "gkm_ops.")
+    if not module.name.startswith(_LEFT_OUT) and not module.name.startswith("gkm_ops._")
+)
+
+
+@pytest.mark.parametrize("name", ["gkm_ops", *_MODULES])
+def test_examples_give_what_they_say(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
