@@ -83,6 +83,8 @@ def convolve_gradient(grad: Tensor, x: Tensor, size: int) -> tuple[Tensor, Tenso
         ``[O, C, size, size]`` and ``[O]``, contiguous.
     """
     weight, bias = x.new_empty(grad.shape[1], x.shape[1], size, size), x.new_empty(grad.shape[1])
+    if x.numel() == 0:
+        return weight.zero_(), bias.zero_()
     torch.ops.gkm_ops_cpu.convolve_gradient.default(weight, bias, grad.contiguous(), _by_rows(x))
     return weight, bias
 

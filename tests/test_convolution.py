@@ -114,6 +114,9 @@ def test_gradients_by_weights_on_every_instruction_set(instruction_set, size, ch
 @pytest.mark.parametrize("shape", [(0, 16, 8, 8), (1, 16, 0, 8), (1, 16, 8, 0)], ids=str)
 def test_winograd_of_no_pixels(shape):
     assert cpu.convolve(torch.ones(shape), torch.ones(20, 16, 3, 3), None).shape == (shape[0], 20, *shape[2:])
+    weight, bias = cpu.convolve_gradient(torch.ones(shape[0], 20, *shape[2:]), torch.ones(shape), 3)
+    assert torch.equal(weight, torch.zeros(20, 16, 3, 3))
+    assert torch.equal(bias, torch.zeros(20))
 
 
 @pytest.mark.parametrize("case", ["3x3", "5x5"])
