@@ -1,8 +1,8 @@
 """Regenerates the measured blocks of the README from committed records: ``python -m benchmarks.readme``.
 
-The processor's block stands between ``<!-- benchmark:begin -->`` and ``<!-- benchmark:end -->``, the GPU's between
-``<!-- gpu:begin -->`` and ``<!-- gpu:end -->``; the latter says so where no GPU has been measured. With ``--check``
-nothing is written and the exit status is 1 where the README is stale.
+A block stands between ``<!-- NAME:begin -->`` and ``<!-- NAME:end -->``, and is made from the newest record of its
+kind; one without a record says so. With ``--check`` nothing is written and the exit status is 1 where the README is
+stale.
 """
 
 from __future__ import annotations
@@ -10,28 +10,57 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import report
 from benchmarks.gpu import report as gpu_report
+from benchmarks.network import report as network_report
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-BEGIN, END = "<!-- benchmark:begin -->", "<!-- benchmark:end -->"
-GPU_BEGIN, GPU_END = "<!-- gpu:begin -->", "<!-- gpu:end -->"
+
+Record = dict[str, Any]
 
 
-def regenerated(text: str, block: str, begin: str = BEGIN, end: str = END) -> str:
-    """The README's text with one block replaced.
+class Block(NamedTuple):
+    """A block of the README.
+
+    Attributes:
+        name: in its markers.
+        folder: of its records, in that of all results.
+        device: of its records.
+        text: makes it from a record.
+        unmeasured: what it says without a record.
+    """
+
+    name: str
+    folder: str
+    device: str
+    text: Callable[[Record], str]
+    unmeasured: str = "Not yet measured."
+
+
+BLOCKS = (
+    Block("benchmark", ".", "cpu", report.short),
+    Block("narrow", "narrow", "cpu", report.shortest),
+    Block("network", "network", "cpu", network_report.short),
+    Block("gpu", ".", "cuda", gpu_report.short, "Not yet measured on a GPU."),
+)
+
+
+def regenerated(text: str, block: str, name: str = "benchmark") -> str:
+    """A page's text with one block replaced.
 
     Raises:
         ValueError: the markers are not there exactly once each and in order.
 
     Example:
-        >>> regenerated(f"a {BEGIN} old {END} b", "new") == f"a {BEGIN}\\nnew{END} b"
-        True
+        >>> regenerated("a <!-- benchmark:begin --> old <!-- benchmark:end --> b", "new\\n")
+        'a <!-- benchmark:begin -->\\nnew\\n<!-- benchmark:end --> b'
     """
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise ValueError(f"wanted {begin} and then {end}, once each")
     before, rest = text.split(begin)
@@ -40,21 +69,14 @@ def regenerated(text: str, block: str, begin: str = BEGIN, end: str = END) -> st
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=Path, help="the processor's record; default: the only one in benchmarks/results")
-    parser.add_argument("--gpu-json", type=Path, help="the GPU's; default: the only one there, or none")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the records' folder; default: %(default)s")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md", help="default: %(default)s")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the README is stale")
     options = parser.parse_args(arguments)
     try:
-        source = options.json or _only_record("cpu")
-        gpu_source = options.gpu_json or _only_record("cuda", or_none=True)
-        text = options.readme.read_text()
-        assert source is not None
-        fresh = regenerated(text, report.short(_read(source), _relative(source, options.readme)))
-        gpu_block = gpu_report.UNMEASURED
-        if gpu_source is not None:
-            gpu_block = gpu_report.short(_read(gpu_source), _relative(gpu_source, options.readme))
-        fresh = regenerated(fresh, gpu_block, GPU_BEGIN, GPU_END)
+        fresh = text = options.readme.read_text()
+        for block in BLOCKS:
+            fresh = regenerated(fresh, _made(block, options.results, options.readme), block.name)
     except (OSError, ValueError, KeyError) as error:
         print(f"{options.readme}: {type(error).__name__}: {error}", file=sys.stderr)
         return 2
@@ -68,19 +90,20 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _read(source: Path) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(source.read_text())
-    return record
-
-
-def _only_record(device: str, or_none: bool = False) -> Path | None:
-    """The one record of a kind of device among the results."""
-    records = [path for path in sorted(RESULTS.glob("*.json")) if _read(path).get("device", "cpu") == device]
-    if or_none and not records:
-        return None
-    if len(records) != 1:
-        raise ValueError(f"found {len(records)} records of {device} in {RESULTS}; name one with --json or --gpu-json")
-    return records[0]
+def _made(block: Block, results: Path, readme: Path) -> str:
+    records: dict[Path, Record] = {
+        path: json.loads(path.read_text()) for path in (results / block.folder).glob("*.json")
+    }
+    dates = {
+        path: record["environment"]["date"]
+        for path, record in records.items()
+        if record.get("device", "cpu") == block.device
+    }
+    if not dates:
+        return f"{block.unmeasured}\n"
+    newest = max(dates, key=dates.__getitem__)
+    link = _relative(newest, readme)
+    return f"{block.text(records[newest])}\n\nFrom [{link}]({link}).\n"
 
 
 def _relative(source: Path, readme: Path) -> str:

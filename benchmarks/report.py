@@ -29,7 +29,7 @@ def full(record: Record) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def short(record: Record, source: str) -> str:
+def short(record: Record) -> str:
     """The targets and each family's best, for the README."""
     sizes = record["plan"]["sizes"]
     rows = []
@@ -39,7 +39,12 @@ def short(record: Record, source: str) -> str:
             if any(entries):
                 rows.append([_JOB_TITLES[job], family, *(_time_and_ratio(entry) for entry in entries)])
     families = table(["", "fastest of", *(pixels(size) for size in sizes)], rows)
-    return "\n\n".join([machine(record), targets(record), families, f"From [{source}]({source})."]) + "\n"
+    return "\n\n".join([shortest(record), families])
+
+
+def shortest(record: Record) -> str:
+    """The machine and the targets."""
+    return "\n\n".join([machine(record), targets(record)])
 
 
 def machine(record: Record) -> str:

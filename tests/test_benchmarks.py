@@ -199,43 +199,46 @@ def test_plot_is_written(record: dict[str, Any], tmp_path: Any) -> None:
     assert (tmp_path / "record.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_readme_is_regenerated_and_checked(record: dict[str, Any], tmp_path: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(readme, "RESULTS", tmp_path / "results")  # where no GPU has left a record
-    source, page = tmp_path / "record.json", tmp_path / "README.md"
-    source.write_text(json.dumps(record))
-    gpu = f"{readme.GPU_BEGIN}\nold\n{readme.GPU_END}\n"
-    page.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\n{gpu}after\n")
-    arguments = ["--json", str(source), "--readme", str(page)]
+PAGE = "".join(f"<!-- {block.name}:begin -->\nold\n<!-- {block.name}:end -->\n" for block in readme.BLOCKS)
+
+
+def test_readme_is_regenerated_and_checked(record: dict[str, Any], tmp_path: Any) -> None:
+    page, results = tmp_path / "README.md", tmp_path / "results"
+    results.mkdir()
+    (results / "record.json").write_text(json.dumps(record))
+    record["environment"] |= {"date": "2000-01-01", "cpu": "An Older One"}
+    (results / "older.json").write_text(json.dumps(record))
+    page.write_text(f"before\n{PAGE}after\n")
+    arguments = ["--results", str(results), "--readme", str(page)]
     assert readme.main([*arguments, "--check"]) == 1
     assert "old" in page.read_text(), "a check writes nothing"
     assert readme.main(arguments) == 0
     assert readme.main([*arguments, "--check"]) == 0
     text = page.read_text()
-    assert text.startswith(f"before\n{readme.BEGIN}\nSome Processor")
-    assert text.endswith(
-        f"(record.json).\n{readme.END}\n{readme.GPU_BEGIN}\nNot yet measured on a GPU.\n{readme.GPU_END}\nafter\n"
-    )
+    assert text.startswith("before\n<!-- benchmark:begin -->\nSome Processor")
+    assert "\n\nFrom [results/record.json](results/record.json).\n<!-- benchmark:end -->\n" in text
+    assert "<!-- network:begin -->\nNot yet measured.\n<!-- network:end -->\n" in text
+    assert text.endswith("<!-- gpu:begin -->\nNot yet measured on a GPU.\n<!-- gpu:end -->\nafter\n")
 
 
-@pytest.mark.parametrize("text", ["no markers", f"{readme.END} {readme.BEGIN}", f"{readme.BEGIN * 2} {readme.END}"])
-def test_readme_without_its_markers_is_left_alone(
-    record: dict[str, Any], tmp_path: Any, capsys: Any, text: str
-) -> None:
-    source, page = tmp_path / "record.json", tmp_path / "README.md"
-    source.write_text(json.dumps(record))
+@pytest.mark.parametrize("markers", ["", "{end} {begin}", "{begin}{begin} {end}"])
+def test_readme_without_its_markers_is_left_alone(tmp_path: Any, capsys: Any, markers: str) -> None:
+    begin, end = "<!-- gpu:begin -->", "<!-- gpu:end -->"
+    text = PAGE.partition(begin)[0] + markers.format(begin=begin, end=end)
+    page = tmp_path / "README.md"
     page.write_text(text)
-    assert readme.main(["--json", str(source), "--readme", str(page)]) == 2
+    assert readme.main(["--results", str(tmp_path), "--readme", str(page)]) == 2
     assert page.read_text() == text
-    assert readme.BEGIN in capsys.readouterr().err
+    assert begin in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("content", [None, "{", "{}"])
-def test_readme_needs_a_record(tmp_path: Any, capsys: Any, content: str | None) -> None:
-    source, page = tmp_path / "record.json", tmp_path / "README.md"
-    if content is not None:
-        source.write_text(content)
-    page.write_text(f"{readme.BEGIN}{readme.END}")
-    assert readme.main(["--json", str(source), "--readme", str(page)]) == 2
+@pytest.mark.parametrize("content", ["{", "{}"])
+def test_readme_needs_whole_records(tmp_path: Any, capsys: Any, content: str) -> None:
+    page = tmp_path / "README.md"
+    (tmp_path / "record.json").write_text(content)
+    page.write_text(PAGE)
+    assert readme.main(["--results", str(tmp_path), "--readme", str(page)]) == 2
+    assert page.read_text() == PAGE
     assert capsys.readouterr().err
 
 

@@ -12,7 +12,6 @@ from benchmarks.network.cases import PUBLISHED
 from benchmarks.report import table
 
 Record = dict[str, Any]
-UNMEASURED = "Not yet measured on a GPU.\n"
 _JOBS = {
     "forward": "forward",
     "training": "forward + backward to the image and the maps",
@@ -49,10 +48,9 @@ def full(record: Record) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def short(record: Record, source: str) -> str:
+def short(record: Record) -> str:
     """The targets, who was fastest, and the network, for the README."""
-    parts = [machine(record), targets(record), fastest(record), _network(record), f"From [{source}]({source})."]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([machine(record), targets(record), fastest(record), _network(record)])
 
 
 def fastest(record: Record) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.network.cases import INFERENCE, OURS, TRAINING, Case
+from benchmarks.network.cases import INFERENCE, OURS, PUBLISHED, TRAINING, Case
 from benchmarks.network.suite import label
 from benchmarks.report import milliseconds, table
 
@@ -22,19 +22,25 @@ def full(record: Record) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def short(record: Record) -> str:
+    """The machine and the targets, for the README."""
+    return "\n\n".join([_machine(record), targets(record)])
+
+
 def targets(record: Record) -> str:
     """Each target beside what was reached, in float32 and without a compiler."""
     rows = []
-    for row in record["rows"]:
-        if row["contender"] != OURS.name:
-            continue
-        case = Case(**row["case"])
+    for case in _cases(record):
+        published, ours = (
+            {row["contender"]: row for row in _rows(record, case)}[who.name] for who in (PUBLISHED, OURS)
+        )
+        times, memory = ours["times_faster"], ours["share_of_memory"]
         faster, share = TARGETS[case.job]
-        rows.append([label(case), f"{faster}x", f"{row['times_faster']:.2f}x", _verdict(row["times_faster"] >= faster)])
-        reached = row["share_of_memory"]
-        rows[-1] += [f"{100 * share:.0f} %", f"{100 * reached:.0f} %", _verdict(reached <= share)]
-    header = ["", "at least so much faster", "reached", "", "at most this share of the peak memory", "reached", ""]
-    return table(header, rows)
+        rows.append([label(case), *(f"{row['seconds']['median']:.2f} s" for row in (published, ours))])
+        rows[-1] += [f"{faster}x", f"{times:.2f}x", _verdict(times >= faster)]
+        rows[-1] += [f"{100 * share:.0f} %", f"{100 * memory:.0f} %", _verdict(memory <= share)]
+    header = ["", PUBLISHED.name, OURS.name, "at least so much faster", "reached", ""]
+    return table([*header, "at most this share of the peak memory", "reached", ""], rows)
 
 
 def _cases(record: Record) -> list[Case]:
@@ -42,7 +48,6 @@ def _cases(record: Record) -> list[Case]:
 
 
 def _contenders(record: Record, case: Case) -> str:
-    rows = [row for row in record["rows"] if label(Case(**row["case"])) == label(case)]
     return table(
         [
             "",
@@ -65,9 +70,13 @@ def _contenders(record: Record, case: Case) -> str:
                 f"{row['first_call']['estimates']:.1e}",
                 f"{row['first_call']['gradients']:.1e}" if case.job == TRAINING else "",
             ]
-            for row in rows
+            for row in _rows(record, case)
         ],
     )
+
+
+def _rows(record: Record, case: Case) -> list[Record]:
+    return [row for row in record["rows"] if label(Case(**row["case"])) == label(case)]
 
 
 def _machine(record: Record) -> str:
