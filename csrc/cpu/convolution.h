@@ -43,15 +43,8 @@ struct ThinConvolution {
   float* out = nullptr;           // contiguous [B, O, H, W] or [O, C, 7, 7]
 };
 
-#define GKM_DECLARE(isa)                                 \
-  void convolve_##isa(const Convolution&, const Runtime&); \
-  void convolve_gradient_##isa(const ConvolutionGradient&, const Runtime&); \
-  void convolve_thin_##isa(const ThinConvolution&, const Runtime&);
-
-GKM_DECLARE(sse2)
-GKM_DECLARE(avx2)
-GKM_DECLARE(avx512)
-GKM_DECLARE(generic)
-#undef GKM_DECLARE
+GKM_DECLARE(convolve, Convolution);
+GKM_DECLARE(convolve_gradient, ConvolutionGradient);
+GKM_DECLARE(convolve_thin, ThinConvolution);
 
 }  // namespace gkm

@@ -26,10 +26,13 @@ struct Runtime {
   void* (*scratch)(size_t bytes);
 };
 
-// The entry of each instruction set that was compiled in.
-void evaluate_sse2(const Form&, const Runtime&);
-void evaluate_avx2(const Form&, const Runtime&);
-void evaluate_avx512(const Form&, const Runtime&);
-void evaluate_generic(const Form&, const Runtime&);
+// A kernel's entry for each instruction set; those that were compiled in are defined.
+#define GKM_DECLARE(entry, Call)                    \
+  void entry##_sse2(const Call&, const Runtime&);   \
+  void entry##_avx2(const Call&, const Runtime&);   \
+  void entry##_avx512(const Call&, const Runtime&); \
+  void entry##_generic(const Call&, const Runtime&)
+
+GKM_DECLARE(evaluate, Form);
 
 }  // namespace gkm

@@ -43,13 +43,7 @@ struct Normalization {
   float* of_channels = nullptr;  // [2, C]: statistics: mean and variance, biased; gradient: those of weight and bias
 };
 
-#define GKM_DECLARE(isa)                                 \
-  void attend_##isa(const Attention&, const Runtime&); \
-  void normalize_##isa(const Normalization&, const Runtime&);
-GKM_DECLARE(sse2)
-GKM_DECLARE(avx2)
-GKM_DECLARE(avx512)
-GKM_DECLARE(generic)
-#undef GKM_DECLARE
+GKM_DECLARE(attend, Attention);
+GKM_DECLARE(normalize, Normalization);
 
 }  // namespace gkm
