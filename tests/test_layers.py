@@ -66,9 +66,16 @@ def test_images_of_a_batch_have_scenes_of_their_own():
         torch.testing.assert_close(got[one], blur_layers(image[one], masks[one], widths[one], blur), rtol=0, atol=1e-6)
 
 
-def test_without_any_layer_there_is_no_light():
+@pytest.mark.parametrize("masks", [torch.ones(1, 0, SIZE, SIZE), torch.zeros(1, 1, SIZE, SIZE)], ids=["none", "empty"])
+def test_no_layers_are_refused(masks):
+    with pytest.raises(ValueError, match="layer"):
+        blur_layers(torch.rand(1, 3, SIZE, SIZE), masks, torch.ones_like(masks), blur)
+
+
+def test_an_image_without_layers_is_refused_among_others():
     image, masks, widths = scene(far_sigma=1.0, near_sigma=3.0)
-    assert torch.equal(blur_layers(image, 0 * masks, widths, blur), 0 * image)
+    with pytest.raises(ValueError, match=r"^masks: got an image without a layer"):
+        blur_layers(image.repeat(2, 1, 1, 1), torch.cat((masks, 0 * masks)), widths.repeat(2, 1, 1, 1), blur)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from gkm_ops.bank import GaussianBank
 from gkm_ops.defocus.coefficients import bracket, kernel_sigmas
 from gkm_ops.defocus.disks import DiskBank
-from gkm_ops.defocus.layers import blur_layers
+from gkm_ops.defocus.layers import laid_over
 from gkm_ops.functional import gkm_blur
 from gkm_ops.srgb import to_linear, to_srgb
 
@@ -179,7 +179,7 @@ class SyntheticDefocus:
         """Photos whose scenes and lenses are of one kind."""
         masks, widths = _maps([scene.layers for scene in scenes], light)
         blur = self._blur_by_disks if scenes[0].round else self._blur_by_gaussians
-        return blur_layers(light, masks, self.widest * widths, blur)
+        return laid_over(light, masks, self.widest * widths, blur)
 
     def _blur_by_disks(self, image: Tensor, sigma: Tensor) -> Tensor:
         return gkm_blur(image, self.disks.coefficients(sigma), self.disks.bank)

@@ -18,7 +18,7 @@ def blur_layers(image: Tensor, masks: Tensor, sigma: Tensor, blur: Callable[[Ten
     """Blur every layer by its own widths and lay the nearer ones over the farther.
 
     Within a layer the blur gathers from that layer alone, so a sharp object keeps its colour out of the blurred
-    ground behind it, and a blurred object in front spreads over what is sharp behind. Nothing waits for the device.
+    ground behind it, and a blurred object in front spreads over what is sharp behind.
 
     Args:
         image: ``[B, C, H, W]``, in linear light.
@@ -28,10 +28,10 @@ def blur_layers(image: Tensor, masks: Tensor, sigma: Tensor, blur: Callable[[Ten
         blur: ``(image [B, C + 1, H, W], sigma [B, H, W])`` to the blurred image.
 
     Returns:
-        ``[B, C, H, W]``; zero in an image that no layer covers.
+        ``[B, C, H, W]``.
 
     Raises:
-        ValueError: shapes that do not fit.
+        ValueError: shapes that do not fit, or an image without a layer that covers anything.
 
     Example:
         >>> from gkm_ops import GaussianBank, gkm_blur
@@ -44,6 +44,11 @@ def blur_layers(image: Tensor, masks: Tensor, sigma: Tensor, blur: Callable[[Ten
         torch.Size([1, 3, 32, 32])
     """
     _check(image, masks, sigma)
+    return laid_over(image, masks, sigma, blur)
+
+
+def laid_over(image: Tensor, masks: Tensor, sigma: Tensor, blur: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """`blur_layers` of arguments that are known to fit: nothing waits for the device."""
     seen_yet = torch.zeros(len(image), 1, 1, 1, dtype=torch.bool, device=image.device)
     result = torch.zeros_like(image)
     for mask, widths in zip(masks.split(1, 1), sigma.unbind(1), strict=True):
@@ -52,10 +57,9 @@ def blur_layers(image: Tensor, masks: Tensor, sigma: Tensor, blur: Callable[[Ten
         around = _far_reaching(seen)
         spread, cover = blurred[:, :-1], blurred[:, -1:]
         # Behind the farthest layer that there is there is more of it.
-        here = mask.amax((2, 3), keepdim=True) > 0
         farthest = (spread + _FAINT * around[:, :-1]) / (cover + _FAINT * around[:, -1:])
-        result = torch.where(seen_yet, spread + (1 - cover) * result, torch.where(here, farthest, 0))
-        seen_yet = seen_yet | here
+        result = torch.where(seen_yet, spread + (1 - cover) * result, farthest)
+        seen_yet = seen_yet | (mask.amax((2, 3), keepdim=True) > 0)
     return result
 
 
@@ -75,3 +79,5 @@ def _check(image: Tensor, masks: Tensor, sigma: Tensor) -> None:
         raise ValueError(f"masks: got shape {tuple(masks.shape)}, wanted [{B}, L, {H}, {W}] of at least one layer")
     if sigma.shape != masks.shape:
         raise ValueError(f"sigma: got shape {tuple(sigma.shape)}, wanted {tuple(masks.shape)}, as masks")
+    if not masks.flatten(1).any(1).all():
+        raise ValueError("masks: got an image without a layer that covers anything, wanted at least one")
