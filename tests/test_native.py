@@ -126,14 +126,33 @@ FAULTS = {
     "bfloat16 cut off, not rounded": whole("vector.h", "bits + 0x7fffu + ((bits >> 16) & 1u)", "bits"),
 }
 
+# In what is compiled for vectors of 64 bytes alone.
+FAULTS_OF_COMBS = {
+    "reflection repeats the edge of a comb": Fault("comb.h", "from < 0 ? 1 : n", "1", "0"),
+    "comb without the lane beside": Fault("comb.h", "? beside[kOwn] : own[from]", "beside[kOwn]", "own[0]"),
+    "tooth short of the radius": Fault("comb.h", "if (j <= kRadius) sums", "j <= kRadius", "j < kRadius"),
+    "columns beside combs too few to fold": whole("evaluate.h", "banks.radius() + 1", "0"),
+    "row of x too low": Fault("comb_gather.h", "read_x(place(k + radius, comb)", "k + radius", "k + radius + 1"),
+    "map of the last colour alone": Fault("comb_gather.h", "first = c == 0 ||", "c == 0", "true"),
+    "outermost pixels not doubled": whole("comb_adjoint.h", "scale_edges(at, 2, comb);"),
+    "sums that share a place": Fault("comb_adjoint.h", "row % kRing : kRing", "row % kRing", "row % (kRing / 4)"),
+    "rows written too early": Fault("comb_adjoint.h", "min(y - radius + 1,", "y - radius", "y - radius / 2"),
+    "sums that are not cleared": whole("comb_adjoint.h", "__builtin_memset(row, 0, kTeethSize * sizeof(float));"),
+    "sources above a band left out": whole("comb_adjoint.h", "max(top - radius, 0)", "top"),
+}
+
 
 @needs_compiler
-def test_driver_passes_the_kernels_as_they_are_and_finds_faults(tmp_path):
+@pytest.mark.parametrize(
+    ("faults", "entry"), [(FAULTS, BASELINE), (FAULTS_OF_COMBS, "avx512")], ids=["baseline", "combs"]
+)
+def test_driver_passes_the_kernels_as_they_are_and_finds_faults(faults, entry, tmp_path):
+    """Those of AVX-512 in vectors that any processor can do."""
     shutil.copytree(KERNELS.parent, tmp_path / "csrc")
     kernels, program = tmp_path / "csrc" / "cpu", tmp_path / "driver"
-    for number, fault in enumerate(FAULTS.values(), 1):
+    for number, fault in enumerate(faults.values(), 1):
         add_fault(kernels / fault.file, *fault[1:], f"gkm::tests::fault == {number}")
-    options = [entries(BASELINE), "-include", NATIVE / "fault.h", "-I", kernels, "-I", kernels.parent, "-c"]
+    options = [entries(entry), "-include", NATIVE / "fault.h", "-I", kernels, "-I", kernels.parent, "-c"]
 
     def compile_one(source, optimisation):
         target = tmp_path / f"{source.stem}.o"
@@ -141,14 +160,15 @@ def test_driver_passes_the_kernels_as_they_are_and_finds_faults(tmp_path):
         return target
 
     with ThreadPoolExecutor(2) as pool:
-        sources = kernels / f"isa_{BASELINE}.cpp", NATIVE / "driver.cpp"
+        kernel_source = NATIVE / "wide.cpp" if entry == "avx512" else kernels / f"isa_{entry}.cpp"
+        sources = kernel_source, NATIVE / "driver.cpp"
         objects = list(pool.map(compile_one, sources, (PLAIN, ["-O1"])))
         compile_with("g++", *objects, "-o", program)
-        done = list(pool.map(lambda number: run(program, number, timeout=300), range(1 + len(FAULTS))))
+        done = list(pool.map(lambda number: run(program, number, timeout=300), range(1 + len(faults))))
 
     assert done[0].returncode == 0, done[0].stdout
     survivors = []
-    for name, faulty in zip(FAULTS, done[1:], strict=True):
+    for name, faulty in zip(faults, done[1:], strict=True):
         told = any(f"{entry}_" in faulty.stdout for entry in ENTRIES)
         if faulty.returncode == 0 or not (told or faulty.returncode < 0):  # a wrong number, or a crash
             survivors.append(name)

@@ -62,6 +62,32 @@ def test_sizes(serving, op, size, padding_mode, dtype):
     check(op, problem.arguments(dtype, serving.device), dtype)
 
 
+@pytest.mark.parametrize("padding_mode", PADDING_MODES)
+@pytest.mark.parametrize("size", [(11, 256), (13, 262), (40, 530)], ids=str)
+@pytest.mark.parametrize("op", IMAGE_OPS)
+def test_wide_images(serving, op, size, padding_mode):
+    """One strip of 256 columns alone, some columns beside one, and too few of them for the adjoint."""
+    common = {"batch": 1, "height": size[0], "width": size[1], "padding_mode": padding_mode}
+    for problem in (
+        Problem(**common, bank="gkmnet"),
+        Problem(**common, bank="shared", outputs=2),
+        Problem(**common, bank="per_colour", per_channel=True),
+    ):
+        check(op, problem.arguments(torch.float32, serving.device), torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("layout", [None, "channels_last", "expanded_scalar", "cropped"])
+@pytest.mark.parametrize("op", IMAGE_OPS)
+def test_wide_images_of_half_precision_and_any_layout(serving, op, layout, dtype):
+    """Maps that lie in rows and images that may not."""
+    for kind in (dtype, torch.float32) if layout else (dtype,):
+        arguments = Problem(1, 2, 12, 290).arguments(kind, serving.device)
+        for name in ("x", "y") if layout else ():
+            arguments[name] = LAYOUTS[layout](arguments[name])
+        check(op, arguments, kind)
+
+
 @pytest.mark.parametrize("padding_mode", ["zeros", "replicate"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (9, 1), (2, 3), (24, 70)], ids=str)
 @pytest.mark.parametrize("op", OPS)

@@ -13,11 +13,12 @@ def threads():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("outputs", [None, 2], ids=["no_mix", "mix"])
+@pytest.mark.parametrize("width", [140, 530])
 @pytest.mark.parametrize("op", OPS)
-def test_equal_bits_on_any_number_of_threads(serving, threads, op, outputs, dtype):
+def test_equal_bits_on_any_number_of_threads(serving, threads, op, width, outputs, dtype):
     if serving.backend == "eager":
         pytest.skip("plain PyTorch's convolutions and sums make no such promise")
-    arguments = Problem(2, 3, 150, 140, bank="per_colour", outputs=outputs).arguments(dtype)
+    arguments = Problem(2, 3, 150, width, bank="per_colour", outputs=outputs).arguments(dtype)
     threads(1)
     alone = call(op, arguments)
     for count in (2, 3, 5):

@@ -27,19 +27,19 @@ class Adjoint {
   static constexpr int64_t kFarLeft = int64_t(1) << 40;
 
  public:
-  Adjoint(const gkm::Form& form, const gkm::Runtime& runtime)
+  // The columns from first_column on: all, or the last of more than a radius.
+  Adjoint(const gkm::Form& form, const gkm::Runtime& runtime, const Banks<A>& banks, int64_t first_column)
       : form_(form),
         runtime_(runtime),
-        radius_(largest_radius(form)),
+        banks_(banks),
+        radius_(banks.radius()),
         extension_(form.padding == gkm::Padding::zeros ? 0 : radius_),
-        strips_x_(form.W + 2 * extension_, max(kAdjointColumns, 6 * radius_), 2 * radius_ + 1),
+        left_(first_column == 0 ? -extension_ : first_column),
+        strips_x_(form.W + extension_ - left_, max(kAdjointColumns, 6 * radius_), 2 * radius_ + 1),
         strips_y_(form.H + 2 * extension_,
                   tile_rows(max(kAdjointRows, 2 * radius_ + 1), 2 * radius_ + 1, form.H, form.B * strips_x_.count,
                             runtime.threads),
                   2 * radius_ + 1) {
-    const int64_t banks = form.channel_banks ? form.C : 1;
-    banks_ = memory_.zeroed<Bank<A>>(banks);
-    for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
     const int64_t a_colour = form.M * kernel_size() + rows() * terms_size();
     colours_ = min(form.C, max(1, kAdjointBytes / (a_colour * int64_t(sizeof(A)))));
   }
@@ -59,12 +59,6 @@ class Adjoint {
     A* terms;    // [colours, rows, 2 radius + 1, 2 radius + step] and a vector: of the step and what came before it
     A* result;   // [colours, rows, result_stride]
   };
-
-  static int64_t largest_radius(const gkm::Form& form) {
-    int64_t radius = 0;
-    for (int64_t i = 0; i < form.M * (form.channel_banks ? form.C : 1); ++i) radius = max(radius, form.radii[i]);
-    return radius;
-  }
 
   // Rows of scratch: those of the passes' last blocks are there whole.
   int64_t rows() const { return whole_blocks(strips_y_.longest()); }
@@ -101,7 +95,7 @@ class Adjoint {
     const int64_t per_image = strips_y_.count * strips_x_.count;
     const int64_t ty = index % per_image / strips_x_.count, tx = index % strips_x_.count;
     const Tile tile{index / per_image, strips_y_.begin(ty) - extension_, strips_y_.length(ty),
-                    strips_x_.begin(tx) - extension_, strips_x_.length(tx)};
+                    left_ + strips_x_.begin(tx), strips_x_.length(tx)};
     const Scratch s = scratch();
     for (int64_t from = 0; from < form_.C; from += colours_) {
       const int64_t to = min(from + colours_, form_.C);
@@ -166,7 +160,7 @@ class Adjoint {
   // Sources off the image are zero: a panel of them needs no passes.
   bool on_image(int64_t x) const { return x < form_.W && x + P > 0; }
 
-  const Bank<A>& bank(int64_t c) const { return banks_[form_.channel_banks ? c : 0]; }
+  const Bank<A>& bank(int64_t c) const { return banks_.of(c); }
 
   // What a tile reads of a plane's panel: its rows and those within the radius, zero off the image.
   PanelRows<A> read(const gkm::Planes& planes, int64_t m, int64_t c, const Tile& tile, int64_t x, A* copy) const {
@@ -253,11 +247,11 @@ class Adjoint {
 
   const gkm::Form& form_;
   const gkm::Runtime& runtime_;
+  const Banks<A>& banks_;
   const int64_t radius_;
   const int64_t extension_;
+  const int64_t left_;  // the first column, or what the border extends the image to
   const Strips strips_x_, strips_y_;
-  Memory memory_;
-  Bank<A>* banks_ = nullptr;
   int64_t colours_ = 0;  // at a time
 };
 

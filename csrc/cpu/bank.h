@@ -31,6 +31,7 @@ struct Bank {
   A* taps_h;                // likewise
   A* taps_h_reversed;       // likewise
 
+  int64_t taps_size() const { return 2 * radius + 1; }
   // All kernels' taps for one offset, side by side.
   const A* taps_w_at(int64_t offset) const { return taps_w_by_offset + (radius + offset) * taps_w_stride; }
   // One kernel's taps, by offset from its centre.
@@ -42,7 +43,7 @@ struct Bank {
   int64_t in_turn(int64_t n) const { return kernel[n % 2 == 0 ? n / 2 : M - 1 - n / 2]; }
 
  private:
-  const A* centre(const A* taps, int64_t i) const { return taps + i * (2 * radius + 1) + radius; }
+  const A* centre(const A* taps, int64_t i) const { return taps + i * taps_size() + radius; }
 };
 
 // Bump allocation of small tables from the heap, freed together.
@@ -130,5 +131,31 @@ Bank<A> make_bank(const gkm::Form& form, int64_t c, Memory& memory) {
   }
   return bank;
 }
+
+// The banks of all colours: one for each, or one that they share.
+template <class A>
+class Banks {
+ public:
+  explicit Banks(const gkm::Form& form) : channel_banks_(form.channel_banks), count_(channel_banks_ ? form.C : 1) {
+    banks_ = memory_.zeroed<Bank<A>>(count_);
+    for (int64_t c = 0; c < count_; ++c) {
+      banks_[c] = make_bank<A>(form, c, memory_);
+      radius_ = max(radius_, banks_[c].radius);
+      symmetric_ &= banks_[c].symmetric_w && banks_[c].symmetric_h;
+    }
+  }
+
+  const Bank<A>& of(int64_t c) const { return banks_[channel_banks_ ? c : 0]; }
+  int64_t radius() const { return radius_; }  // the largest
+  bool symmetric() const { return symmetric_; }  // every kernel, along both axes
+
+ private:
+  const bool channel_banks_;
+  const int64_t count_;
+  Memory memory_;
+  Bank<A>* banks_ = nullptr;
+  int64_t radius_ = 0;
+  bool symmetric_ = true;
+};
 
 }  // namespace

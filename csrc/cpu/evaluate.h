@@ -14,9 +14,12 @@
 //
 #include "tile.h"
 //
+#include "comb.h"
 #include "ridge.h"
 //
 #include "adjoint.h"
+#include "comb_adjoint.h"
+#include "comb_gather.h"
 #include "gather.h"
 #include "winograd_transforms.h"
 //
@@ -45,24 +48,48 @@ gkm::Form transposed(gkm::Form form) {
   return form;
 }
 
+// Whole combs first, then the columns beside them.
+template <gkm::Target kTarget, class S>
+void gather(const gkm::Form& form, const gkm::Runtime& runtime) {
+  const Banks<Acc<S>> banks(form);
+  int64_t combed = 0;
+  if constexpr (kHasCombs<Acc<S>> && (kTarget == gkm::Target::blur || kTarget == gkm::Target::correlate)) {
+    combed = combed_columns(form, banks, 0);
+    if (combed > 0) CombGather<kTarget, S>(form, runtime, banks, combed).run();
+  }
+  if (combed == 0 || combed < form.W) Gather<kTarget, S>(form, runtime, banks, combed).run();
+}
+
+template <class S>
+void adjoint(const gkm::Form& form, const gkm::Runtime& runtime) {
+  const Banks<Acc<S>> banks(form);
+  int64_t combed = 0;
+  if constexpr (kHasCombs<Acc<S>>) {
+    // Where the border folds columns onto others, panels want both.
+    if (CombAdjoint<S>::serves(form.padding)) combed = combed_columns(form, banks, banks.radius() + 1);
+    if (combed > 0) CombAdjoint<S>(form, runtime, banks, combed).run();
+  }
+  if (combed == 0 || combed < form.W) Adjoint<S>(form, runtime, banks, combed).run();
+}
+
 template <class S>
 void evaluate(const gkm::Form& form, const gkm::Runtime& runtime) {
   using gkm::Target;
   switch (form.target) {
     case Target::blur:
-      return Gather<Target::blur, S>(form, runtime).run();
+      return gather<Target::blur, S>(form, runtime);
     case Target::blur_adjoint:
-      return Adjoint<S>(form, runtime).run();
+      return adjoint<S>(form, runtime);
     case Target::correlate:
-      return Gather<Target::correlate, S>(form, runtime).run();
+      return gather<Target::correlate, S>(form, runtime);
     case Target::grad_mix:
-      return Gather<Target::grad_mix, S>(form, runtime).run();
+      return gather<Target::grad_mix, S>(form, runtime);
     case Target::grad_taps_w:
       return evaluate<S>(transposed(form), runtime);
     case Target::grad_taps_h:
-      return Gather<Target::grad_taps_h, S>(form, runtime).run();
+      return gather<Target::grad_taps_h, S>(form, runtime);
     case Target::ridge_dual:
-      return Gather<Target::ridge_dual, S>(form, runtime).run();
+      return gather<Target::ridge_dual, S>(form, runtime);
   }
 }
 

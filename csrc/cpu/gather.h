@@ -26,17 +26,17 @@ class Gather {
   static constexpr bool kSums = kTarget == gkm::Target::grad_mix || kTarget == gkm::Target::grad_taps_h;
 
  public:
-  Gather(const gkm::Form& form, const gkm::Runtime& runtime)
+  // The columns from first_column on.
+  Gather(const gkm::Form& form, const gkm::Runtime& runtime, const Banks<A>& banks, int64_t first_column)
       : form_(form),
         runtime_(runtime),
-        strips_x_(form.W, T, 1),
+        banks_(banks),
+        first_column_(first_column),
+        radius_(banks.radius()),
+        strips_x_(form.W - first_column, T, 1),
         // Sums over tiles must not depend on the threads.
         strips_y_(form.H, tile_rows(kTileRows, kLeastRows, form.H, form.B * strips_x_.count, kSums ? 1 : runtime.threads),
                   kLeastRows) {
-    const int64_t banks = form.channel_banks ? form.C : 1;
-    banks_ = memory_.zeroed<Bank<A>>(banks);
-    for (int64_t c = 0; c < banks; ++c) banks_[c] = make_bank<A>(form, c, memory_);
-    for (int64_t c = 0; c < banks; ++c) radius_ = max(radius_, banks_[c].radius);
     blurred_stride_ = BlurredRows<A>::stride_for(strips_y_.longest(), radius_);
     colours_ = min(form.C, max(1, kBlurredBytes / (form.M * blurred_stride_ * int64_t(sizeof(A)))));
     if (kTarget == gkm::Target::ridge_dual) colours_ = form.C;  // it multiplies each colour by every other
@@ -79,7 +79,7 @@ class Gather {
     return (form_.channel_banks ? form_.C : 1) * form_.M * form_.K;
   }
 
-  const Bank<A>& bank(int64_t c) const { return banks_[form_.channel_banks ? c : 0]; }
+  const Bank<A>& bank(int64_t c) const { return banks_.of(c); }
 
   // A row of samples, and a vector for the last store of each.
   int64_t samples_stride() const { return T + 2 * radius_ + L; }
@@ -113,7 +113,7 @@ class Gather {
   void tile(int64_t index, double* sums) const {
     const int64_t per_image = strips_y_.count * strips_x_.count;
     const int64_t ty = index % per_image / strips_x_.count, tx = index % strips_x_.count;
-    const Tile tile{index / per_image, strips_y_.begin(ty), strips_y_.length(ty), strips_x_.begin(tx),
+    const Tile tile{index / per_image, strips_y_.begin(ty), strips_y_.length(ty), first_column_ + strips_x_.begin(tx),
                     strips_x_.length(tx)};
     const Scratch s = scratch();
     for (int64_t c = 0; c < form_.C; ++c) read_x(c, tile, s);
@@ -305,10 +305,11 @@ class Gather {
 
   const gkm::Form& form_;
   const gkm::Runtime& runtime_;
+  const Banks<A>& banks_;
+  const int64_t first_column_;
+  const int64_t radius_;
   const Strips strips_x_, strips_y_;
   Memory memory_;
-  Bank<A>* banks_ = nullptr;
-  int64_t radius_ = 0;
   int64_t blurred_stride_ = 0;
   int64_t colours_ = 0;  // blurred at a time
   int64_t slabs_ = 0;

@@ -39,36 +39,41 @@ struct Samples {
   int64_t stride;
 };
 
-// Registers enough for all pair sums of two rows: one kernel after the other takes its share of them.
+// Registers enough for all pair sums of two vectors: one kernel after the other takes its share of them. The samples
+// that a kernel adds up are kStep apart, 1 along a row.
 constexpr int kHeldRadius = 10;
-constexpr int kHeldRows = 2;
+constexpr int kHeld = 2;
 
-template <class A>
-class HeldRows {
+template <class A, int64_t kStep>
+class HeldPairs {
  public:
-  HeldRows(const Bank<A>& bank, const A* samples, int64_t stride) : bank_(bank), samples_(samples), stride_(stride) {}
+  // taps is the first kernel's centre; the second vector's samples lie `stride` from the first's.
+  HeldPairs(const Bank<A>& bank, const A* taps, const A* samples, int64_t stride)
+      : bank_(bank), taps_(taps), samples_(samples), stride_(stride) {}
 
-  // Kernels of a radius of at least kRadius, and of `least`, to out: row 0 of kernel 0, the next one's `out_stride` on.
+  // Kernels of a radius of at least kRadius, and of `least`, to out: kernel 0's first vector, which the second follows;
+  // the next kernel's are `out_stride` on.
   template <int kRadius>
   GKM_INLINE void blur(int64_t least, A* out, int64_t out_stride) {
     if (kRadius > bank_.radius) return;
 #pragma GCC unroll 2
-    for (int y = 0; y < kHeldRows; ++y) {
-      const A* row = samples_ + y * stride_;
-      pairs_[kRadius][y] = in_register(kRadius == 0 ? load(row) : load(row - kRadius) + load(row + kRadius));
+    for (int v = 0; v < kHeld; ++v) {
+      const A* at = samples_ + v * stride_;
+      const auto pair = [=]() GKM_LAMBDA { return load(at - kRadius * kStep) + load(at + kRadius * kStep); };
+      pairs_[kRadius][v] = in_register(kRadius == 0 ? load(at) : pair());
     }
     if (kRadius >= least) {
       for (int64_t i = bank_.first[kRadius]; i < bank_.first[kRadius + 1]; ++i) {
-        const A* taps = bank_.taps_w_of(i);
-        Vec<A> sums[kHeldRows] = {};
+        const A* taps = taps_ + i * bank_.taps_size();
+        Vec<A> sums[kHeld] = {};
 #pragma GCC unroll 16
         for (int j = 0; j <= kRadius; ++j) {
           const Vec<A> tap = in_register(broadcast(taps[j]));
 #pragma GCC unroll 2
-          for (int y = 0; y < kHeldRows; ++y) sums[y] += tap * pairs_[j][y];
+          for (int v = 0; v < kHeld; ++v) sums[v] += tap * pairs_[j][v];
         }
 #pragma GCC unroll 2
-        for (int y = 0; y < kHeldRows; ++y) write(out + i * out_stride + y * kPanel<A>, sums[y]);
+        for (int v = 0; v < kHeld; ++v) write(out + i * out_stride + v * kPanel<A>, sums[v]);
       }
     }
     if constexpr (kRadius < kHeldRadius) blur<kRadius + 1>(least, out, out_stride);
@@ -76,9 +81,10 @@ class HeldRows {
 
  private:
   const Bank<A>& bank_;
+  const A* taps_;
   const A* samples_;
   int64_t stride_;
-  Vec<A> pairs_[kHeldRadius + 1][kHeldRows];
+  Vec<A> pairs_[kHeldRadius + 1][kHeld];
 };
 
 // Registers too few, a bank without symmetry or a large radius: a few kernels at a time share each term.
@@ -182,11 +188,11 @@ void blur_rows(const Bank<A>& bank, Samples<A> samples, int64_t rows, BlurredRow
   if (kRegisters == 32 && bank.symmetric_w) {
     i = bank.first[min(kHeldRadius, bank.radius) + 1];
     const int64_t reach = i > 0 ? bank.radii[i - 1] : -1;
-    for (int64_t r = -reach; r < rows + reach; r += kHeldRows) {
+    for (int64_t r = -reach; r < rows + reach; r += kHeld) {
       // How far the nearer of these rows lies outside: kernels that do not reach it have no use for them.
-      const int64_t outside = r < 0 ? -r - (kHeldRows - 1) : r - (rows - 1);
+      const int64_t outside = r < 0 ? -r - (kHeld - 1) : r - (rows - 1);
       for (int64_t x = 0; x < kPanel<A>; x += kLanes<A>) {
-        HeldRows<A> held(bank, samples.at + r * samples.stride + x, samples.stride);
+        HeldPairs<A, 1> held(bank, bank.taps_w_of(0), samples.at + r * samples.stride + x, samples.stride);
         held.template blur<0>(outside, out.of(0) + r * kPanel<A> + x, out.stride);
       }
     }
@@ -211,41 +217,43 @@ struct Terms {
   A* of(int64_t row, int64_t j) const { return first + row * row_stride + j * stride; }
 };
 
-// All terms of two rows in registers: one kernel after the other adds its share to them.
+// All terms of two vectors in registers: one kernel after the other adds its share to them.
 template <class A>
 class HeldTerms {
  public:
-  // Kernels of a radius of kRadius or more; kernel i's row at rows + i * stride, the row below kPanel on.
+  // Kernels of a radius of kRadius or more; taps_of_first is the first one's centre, kernel i's vectors are at
+  // sources + i * stride, the second kPanel on.
   template <int kRadius>
-  GKM_INLINE void sum(const Bank<A>& bank, const A* rows, int64_t stride) {
+  GKM_INLINE void sum(const Bank<A>& bank, const A* taps_of_first, const A* sources, int64_t stride) {
     for (int64_t i = bank.first[kRadius]; i < bank.first[kRadius + 1]; ++i) {
-      const A* taps = bank.taps_w_of(i);
-      Vec<A> values[kHeldRows];
+      const A* taps = taps_of_first + i * bank.taps_size();
+      Vec<A> values[kHeld];
 #pragma GCC unroll 2
-      for (int y = 0; y < kHeldRows; ++y) values[y] = in_register(load(rows + i * stride + y * kPanel<A>));
+      for (int v = 0; v < kHeld; ++v) values[v] = in_register(load(sources + i * stride + v * kPanel<A>));
 #pragma GCC unroll 16
       for (int j = 0; j <= kRadius; ++j) {
         const Vec<A> tap = in_register(broadcast(taps[j]));
 #pragma GCC unroll 2
-        for (int y = 0; y < kHeldRows; ++y) terms_[j][y] += tap * values[y];
+        for (int v = 0; v < kHeld; ++v) terms_[j][v] += tap * values[v];
       }
     }
     if constexpr (kRadius < kHeldRadius) {
-      if (kRadius < bank.radius) sum<kRadius + 1>(bank, rows, stride);
+      if (kRadius < bank.radius) sum<kRadius + 1>(bank, taps_of_first, sources, stride);
     }
   }
 
-  GKM_INLINE void write_to(A* out, int64_t row_stride, int64_t stride, int64_t radius) const {
+  // done(j, vectors) for term j, from the centre outwards.
+  template <class Done>
+  GKM_INLINE void spend(int64_t radius, Done&& done) const {
 #pragma GCC unroll 16
     for (int j = 0; j <= kHeldRadius; ++j) {
       if (j > radius) break;
-#pragma GCC unroll 2
-      for (int y = 0; y < kHeldRows; ++y) write(out + y * row_stride + j * stride, terms_[j][y]);
+      done(j, terms_[j]);
     }
   }
 
  private:
-  Vec<A> terms_[kHeldRadius + 1][kHeldRows] = {};
+  Vec<A> terms_[kHeldRadius + 1][kHeld] = {};
 };
 
 // Registers too few, a bank without symmetry or a large radius: a few terms at a time, on one side, share each row.
@@ -295,11 +303,14 @@ class TermBlock {
 template <class A>
 void sum_terms(const Bank<A>& bank, const A* sources, int64_t stride, int64_t rows, Terms<A> out) {
   if (kRegisters == 32 && bank.symmetric_w && bank.radius <= kHeldRadius) {
-    for (int64_t r = 0; r < rows; r += kHeldRows) {
+    for (int64_t r = 0; r < rows; r += kHeld) {
       for (int64_t x = 0; x < kPanel<A>; x += kLanes<A>) {
         HeldTerms<A> held;
-        held.template sum<0>(bank, sources + r * kPanel<A> + x, stride);
-        held.write_to(out.of(r, 0) + x, out.row_stride, out.stride, bank.radius);
+        held.template sum<0>(bank, bank.taps_w_of(0), sources + r * kPanel<A> + x, stride);
+        held.spend(bank.radius, [&](int j, const Vec<A>* terms) GKM_LAMBDA {
+#pragma GCC unroll 2
+          for (int v = 0; v < kHeld; ++v) write(out.of(r + v, j) + x, terms[v]);
+        });
       }
     }
     return;

@@ -46,10 +46,42 @@ bool check_call(const Call& call, Variant variant) {
   return true;
 }
 
+// Blur, adjoint and correlate of an image as wide as a comb or more, by the entries that make combs.
+bool check_comb(const Call& call) {
+  static int64_t turn = 0;
+  for (Target target : {Target::blur, Target::blur_adjoint, Target::correlate}) {
+    const std::vector<double> want = wanted(call, target);
+    const Storage storage = std::vector{Storage::f32, Storage::bf16, Storage::f16, Storage::f32}[turn % 4];
+    const Layout layout = turn++ % 4 == 3 ? Layout::every_second_column : Layout::contiguous;
+    for (const Entry& entry : kEntries) {
+      if (makes_combs(entry.name) && !check(entry, call, target, storage, layout, want)) return false;
+    }
+  }
+  return true;
+}
+
+// One comb alone, some columns beside one, too few of them for the adjoint, and several bands of rows.
+bool check_combs() {
+  if (std::none_of(std::begin(kEntries), std::end(kEntries), [](const Entry& e) { return makes_combs(e.name); })) return true;
+  const Bank wide{{10, 0, 3}, false, true}, narrow{{2, 0, 4, 1}, true, true};
+  for (Padding padding : kPaddings) {
+    for (Variant variant : kVariants) {
+      if (!check_comb(Call(11, 256, wide, padding, variant))) return false;
+      if (!check_comb(Call(6, 530, narrow, padding, variant))) return false;
+    }
+    if (!check_comb(Call(11, 260, wide, padding, Variant::plain))) return false;
+    for (int i = 0; i < 2; ++i) {
+      if (!check_comb(Call(140, 256, narrow, padding, Variant::plain))) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 int main(int count, char** arguments) {
   if (count > 1) fault = std::atoi(arguments[1]);
+  if (!check_combs()) return 1;
   for (const auto& [H, W] : kSizes) {
     for (int64_t size : {3, 5}) {
       if (!check_convolution(1, 1, H, W, size) || !check_convolution(3, 14, H, W, size)) return 1;

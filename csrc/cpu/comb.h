@@ -1,0 +1,257 @@
+// The layout that lets both passes of a blur work on whole vectors in the first-level cache.
+//
+// A comb is a strip of a row, 16 pixels for each lane. Its teeth are the strip's vectors: tooth k holds pixels k, 16 + k,
+// 32 + k, .. So the pixels on the right of a tooth's are the next tooth, and beyond the last tooth the first one again,
+// moved on by a lane: along a row as down a column, a kernel adds up whole vectors.
+//
+//   pixels   0  1  2 .. 15 | 16 17 18 .. 31 | 32 ..        tooth 0    0 16 32 ..
+//            lane 0          lane 1           lane 2       tooth 1    1 17 33 ..
+//
+// Columns are blurred before rows here. A row of the result then needs no blurred rows but its own: 22 kernels' 18
+// vectors of one colour, spent as soon as they are made, where blurred panels take turns in the second-level cache. And
+// maps are read a row at a time, as far as images go on, which is how memory is fast. What it costs is to put pixels and
+// maps into this order and results out of it: 80 shuffles and inserts for 16 vectors.
+//
+// It takes registers for 11 pair sums of two vectors, so it is for symmetric kernels of radius up to 10 and processors
+// with 32 registers of 64 bytes, and for images of at least one strip's width: what is left beside whole strips, and all
+// else, is made in panels (gather.h, adjoint.h).
+#pragma once
+
+namespace {
+
+#if GKM_VECTOR_BYTES == 64
+template <class A>
+constexpr bool kHasCombs = sizeof(A) == sizeof(float);
+#else
+template <class A>
+constexpr bool kHasCombs = false;
+#endif
+
+constexpr int kTeeth = 16;
+constexpr int kToothLanes = 16;
+constexpr int64_t kCombWidth = kTeeth * kToothLanes;
+// A comb's floats, and those with the pixels beside it: the vector of pixels that end on its left, then the vector of
+// those that begin on its right, in their own order.
+constexpr int64_t kTeethSize = kTeeth * kToothLanes;
+constexpr int64_t kCombSize = kTeethSize + 2 * kToothLanes;
+constexpr int64_t kCombVectors = kTeeth + 2;
+
+// The columns, from the first on, that are made in combs. None, or at least `least`, are left beside them.
+template <class A>
+int64_t combed_columns(const gkm::Form& form, const Banks<A>& banks, int64_t least) {
+  const bool maps_in_rows = form.coeffs.data == nullptr || form.coeffs.column == 1;
+  if (!maps_in_rows || !banks.symmetric() || banks.radius() > kHeldRadius) return 0;
+  const int64_t columns = form.W / kCombWidth * kCombWidth, left = form.W - columns;
+  return left == 0 || left >= least || columns == 0 ? columns : columns - kCombWidth;
+}
+
+// to[16 k + l] = from[16 l + k]: pixels to teeth, and teeth to pixels.
+inline void transpose(const float* from, float* to) {
+#if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
+  __m512 quads[16];
+#pragma GCC unroll 16
+  for (int i = 0; i < 16; ++i) {
+    const float* quad = from + i % 4 * 16 + i / 4 * 4;
+    __m512 rows = _mm512_castps128_ps512(_mm_loadu_ps(quad));
+    rows = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 64), 1);
+    rows = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 128), 2);
+    quads[i] = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 192), 3);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 16; i += 4) {
+    const __m512d low0 = _mm512_castps_pd(_mm512_unpacklo_ps(quads[i], quads[i + 1]));
+    const __m512d high0 = _mm512_castps_pd(_mm512_unpackhi_ps(quads[i], quads[i + 1]));
+    const __m512d low1 = _mm512_castps_pd(_mm512_unpacklo_ps(quads[i + 2], quads[i + 3]));
+    const __m512d high1 = _mm512_castps_pd(_mm512_unpackhi_ps(quads[i + 2], quads[i + 3]));
+    _mm512_storeu_pd(to + 16 * i, _mm512_unpacklo_pd(low0, low1));
+    _mm512_storeu_pd(to + 16 * i + 16, _mm512_unpackhi_pd(low0, low1));
+    _mm512_storeu_pd(to + 16 * i + 32, _mm512_unpacklo_pd(high0, high1));
+    _mm512_storeu_pd(to + 16 * i + 48, _mm512_unpackhi_pd(high0, high1));
+  }
+#else
+  for (int k = 0; k < 16; ++k) {
+    for (int l = 0; l < 16; ++l) to[16 * k + l] = from[16 * l + k];
+  }
+#endif
+}
+
+// kCombWidth pixels, `column` apart, without those beside them.
+template <class S>
+void read_teeth(const S* pixels, int64_t column, float* teeth) {
+  if constexpr (sizeof(S) == sizeof(float)) {
+    if (column == 1) return transpose(pixels, teeth);
+  }
+  float line[kTeethSize];
+  if (column == 1) {
+    for (int64_t i = 0; i < kTeethSize; i += kToothLanes) write(line + i, load(pixels + i));
+  } else {
+    for (int64_t i = 0; i < kTeethSize; ++i) line[i] = to_acc(pixels[i * column]);
+  }
+  transpose(line, teeth);
+}
+
+template <class S>
+void write_teeth(const float* teeth, S* pixels) {
+  if constexpr (sizeof(S) == sizeof(float)) {
+    transpose(teeth, pixels);
+  } else {
+    float line[kTeethSize];
+    transpose(teeth, line);
+    for (int64_t i = 0; i < kTeethSize; i += kToothLanes) store(pixels + i, load(line + i));
+  }
+}
+
+GKM_INLINE Vec<float> reversed(Vec<float> v) {
+#if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
+  const __m512i order = _mm512_set_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  return bit_cast<Vec<float>>(_mm512_permutexvar_ps(order, bit_cast<__m512>(v)));
+#else
+  Vec<float> result{};
+  for (int l = 0; l < kToothLanes; ++l) result[l] = v[kToothLanes - 1 - l];
+  return result;
+#endif
+}
+
+// How the pixels beside a comb are read, a vector of a row of n from `from` on: in one piece where they lie so, from
+// left to right or reflected, else one by one from where the border says. The same for all rows of a strip.
+class Side {
+ public:
+  Side(int64_t from, int64_t n, int64_t column, gkm::Padding padding)
+      : from_(from), n_(n), column_(column), padding_(padding) {
+    if (column != 1) return;
+    const bool reflects = padding == gkm::Padding::reflect && n > kToothLanes;
+    if (from >= 0 && from + kToothLanes <= n) {
+      way_ = kStraight;
+    } else if (reflects && (from == -kToothLanes || from == n)) {
+      way_ = kReflected;
+      from_ = from < 0 ? 1 : n - 1 - kToothLanes;
+    }
+  }
+
+  template <class S>
+  GKM_INLINE Vec<float> read(const S* row) const {
+    if (way_ == kScattered) return gathered(row);
+    const Vec<float> pixels = load(row + from_);
+    return way_ == kStraight ? pixels : reversed(pixels);
+  }
+
+ private:
+  enum Way { kStraight, kReflected, kScattered };
+
+  template <class S>
+  Vec<float> gathered(const S* row) const {
+    float pixels[kToothLanes];
+    for (int64_t i = 0; i < kToothLanes; ++i) {
+      const int64_t source = border_index(from_ + i, n_, padding_);
+      pixels[i] = source < 0 || source >= n_ ? 0.0f : to_acc(row[source * column_]);
+    }
+    return load(pixels);
+  }
+
+  int64_t from_, n_, column_;
+  gkm::Padding padding_;
+  Way way_ = kScattered;
+};
+
+// Reads combs from x on in rows of n pixels, `column` apart, with those beside them.
+class CombReader {
+ public:
+  CombReader(int64_t x, int64_t n, int64_t column, gkm::Padding padding)
+      : x_(x),
+        column_(column),
+        left_(x - kToothLanes, n, column, padding),
+        right_(x + kCombWidth, n, column, padding) {}
+
+  template <class S>
+  GKM_INLINE void read(const S* row, float* comb) const {
+    read_teeth(row + x_ * column_, column_, comb);
+    write(comb + kTeethSize, left_.read(row));
+    write(comb + kTeethSize + kToothLanes, right_.read(row));
+  }
+
+ private:
+  int64_t x_, column_;
+  Side left_, right_;
+};
+
+// Tooth kAt of a comb, -16 <= kAt < 32: beside the comb it is one of its own teeth, moved by a lane.
+template <int kAt>
+GKM_INLINE Vec<float> tooth(const float* comb) {
+  if constexpr (kAt >= 0 && kAt < kTeeth) {
+    return load(comb + kAt * kToothLanes);
+  } else {
+    constexpr bool kLeft = kAt < 0;
+    constexpr int kOwn = kLeft ? kAt + kTeeth : kAt - kTeeth;
+    const Vec<float> own = load(comb + kOwn * kToothLanes);
+    const Vec<float> beside = load(comb + kTeethSize + (kLeft ? 0 : kToothLanes));
+#if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
+    // Numbers from 16 on are lanes of the pixels beside; set_epi32 wants the last lane first.
+    const __m512i lanes =
+        kLeft ? _mm512_set_epi32(14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 16 + kOwn)
+              : _mm512_set_epi32(16 + kOwn, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1);
+    return bit_cast<Vec<float>>(_mm512_permutex2var_ps(bit_cast<__m512>(own), lanes, bit_cast<__m512>(beside)));
+#else
+    Vec<float> result{};
+    for (int l = 0; l < kToothLanes; ++l) {
+      const int from = kLeft ? l - 1 : l + 1;
+      result[l] = from < 0 || from == kToothLanes ? beside[kOwn] : own[from];
+    }
+    return result;
+#endif
+  }
+}
+
+// Half of a comb's teeth at a time are summed in registers.
+constexpr int kHalf = kTeeth / 2;
+#define GKM_EACH_TOOTH(k) _Pragma("GCC unroll 8") for (int k = 0; k < kHalf; ++k)
+
+// Adds tooth kFirst + kAt, and all those after it that the sums from kFirst on want, by taps up to kRadius.
+template <int kFirst, int kRadius, int kAt>
+GKM_INLINE void add_teeth(const float* comb, const Vec<float>* taps, Vec<float>* sums) {
+  if constexpr (kAt < kHalf + kRadius) {
+    const Vec<float> value = in_register(tooth<kFirst + kAt>(comb));
+    GKM_EACH_TOOTH(k) {
+      const int j = kAt > k ? kAt - k : k - kAt;
+      if (j <= kRadius) sums[k] = kAt == k - kRadius ? taps[j] * value : sums[k] + taps[j] * value;
+    }
+    add_teeth<kFirst, kRadius, kAt + 1>(comb, taps, sums);
+  }
+}
+
+// The pass along the row: half of a comb, from tooth kFirst on, blurred by kernel i, whose radius is kRadius.
+template <int kFirst, int kRadius>
+GKM_INLINE void blur_teeth(const Bank<float>& bank, int64_t i, const float* comb, Vec<float>* sums) {
+  Vec<float> taps[kRadius + 1];
+#pragma GCC unroll 16
+  for (int j = 0; j <= kRadius; ++j) taps[j] = in_register(broadcast(bank.taps_w_of(i)[j]));
+  add_teeth<kFirst, kRadius, -kRadius>(comb, taps, sums);
+}
+
+template <int kNumber>
+struct Constant {
+  constexpr operator int() const { return kNumber; }
+};
+
+// each(radius, i) for each kernel, its radius as a constant.
+template <int kRadius = 0, class Each>
+GKM_INLINE void each_kernel(const Bank<float>& bank, Each&& each) {
+  for (int64_t i = bank.first[kRadius]; i < bank.first[kRadius + 1]; ++i) each(Constant<kRadius>(), i);
+  if constexpr (kRadius < kHeldRadius) {
+    if (kRadius < bank.radius) each_kernel<kRadius + 1>(bank, each);
+  }
+}
+
+// So many combs side by side are made a row at a time, so that rows of maps are read on without a break; their x or
+// sums still have room in the second-level cache.
+constexpr int64_t kCombsAcross = 8;
+
+// Asks the memory for a share of the parts of kCombWidth pixels, a few lines between other work.
+template <class S>
+GKM_INLINE void fetch(const S* pixels, int64_t part, int64_t parts) {
+  constexpr int64_t kLine = 64 / int64_t(sizeof(S)), kLines = kCombWidth / kLine;
+  for (int64_t line = part * kLines / parts; line < (part + 1) * kLines / parts; ++line) {
+    __builtin_prefetch(pixels + line * kLine, 0, 2);
+  }
+}
+
+}  // namespace

@@ -1,0 +1,207 @@
+// blur_adjoint in combs: whole strips of images, a row of the sources at a time.
+//
+// A row of coeffs_m * y is blurred along the row, one kernel after the other; what the kernels then have to spread by
+// the same offset down the columns is summed into one term, as the blur shares its pair sums, and the terms are added to
+// the sums of the rows that they reach. Those rows are few, a ring, and each is written once nothing more can reach it.
+// Rows off the image are those that the border takes them from; tiles repeat the sources above and below, so none ever
+// adds to another's rows.
+//
+// Along the row nothing is folded. By symmetric kernels what the adjoint of reflection gives is a blur of the reflected
+// sources again, but for the outermost pixel, which a reflected row holds once and all others twice: doubled before and
+// halved after. Replication has no such form, and is left to panels.
+#pragma once
+
+namespace {
+
+constexpr int64_t kCombAdjointRows = 256;
+constexpr int64_t kLeastCombAdjointRows = 64;
+
+template <class S>
+class CombAdjoint {
+  using V = Vec<float>;
+  static constexpr int L = kToothLanes;
+  // Rows of sums at a time: more than a source reaches.
+  static constexpr int64_t kRing = 32;
+  static_assert(kRing > 2 * kHeldRadius);
+
+ public:
+  static bool serves(gkm::Padding padding) { return padding != gkm::Padding::replicate; }
+
+  // The first `columns`, in whole combs.
+  CombAdjoint(const gkm::Form& form, const gkm::Runtime& runtime, const Banks<float>& banks, int64_t columns)
+      : form_(form),
+        runtime_(runtime),
+        banks_(banks),
+        groups_(columns / kCombWidth, kCombsAcross, 1),
+        bands_(form.H, band_rows(form.H, form.B * groups_.count, runtime.threads), 1) {}
+
+  void run() const {
+    runtime_.parallel_for(
+        form_.B * bands_.count * groups_.count,
+        [](void* self, int64_t i) { static_cast<const CombAdjoint*>(self)->tile(i); }, const_cast<CombAdjoint*>(this));
+  }
+
+ private:
+  struct Scratch {
+    float* y;        // [O, comb]: a row
+    float* maps;     // [M, comb]: its coefficients
+    float* weighed;  // [comb]: those of a kernel times y
+    float* blurred;  // [M, teeth]: blurred along the row, of one colour
+    float* sums;     // [combs, C, kRing + 1, teeth]: the last row takes what is not wanted
+  };
+
+  struct Place {
+    int64_t b, y, x;
+  };
+
+  // Few bands, as each repeats the sources above and below, and as many for every thread.
+  static int64_t band_rows(int64_t H, int64_t images, int64_t threads) {
+    const int64_t share = (H * images + threads - 1) / threads;
+    const int64_t bands = max(1, (share + kCombAdjointRows / 2) / kCombAdjointRows);
+    return min(max((share + bands - 1) / bands, kLeastCombAdjointRows), max(H, 1));
+  }
+
+  int64_t sums_size() const { return form_.C * (kRing + 1) * kTeethSize; }
+
+  Scratch scratch() const {
+    const int64_t sizes[] = {form_.O * kCombSize, form_.M * kCombSize, kCombSize, form_.M * kTeethSize,
+                             groups_.longest() * sums_size()};
+    size_t bytes = 0;
+    for (int64_t size : sizes) bytes += Arena::bytes<float>(size);
+    Arena arena(runtime_.scratch(bytes));
+    Scratch s;
+    s.y = arena.take<float>(sizes[0]);
+    s.maps = arena.take<float>(sizes[1]);
+    s.weighed = arena.take<float>(sizes[2]);
+    s.blurred = arena.take<float>(sizes[3]);
+    s.sums = arena.take<float>(sizes[4]);
+    return s;
+  }
+
+  void tile(int64_t index) const {
+    const int64_t per_image = bands_.count * groups_.count;
+    const int64_t band = index % per_image / groups_.count, group = index % groups_.count;
+    const int64_t combs = groups_.length(group), radius = banks_.radius();
+    const int64_t top = bands_.begin(band), bottom = top + bands_.length(band);
+    const int64_t from = max(top - radius, 0), to = min(bottom + radius, form_.H);
+    const auto place = [=, b = index / per_image, x = groups_.begin(group) * kCombWidth](int64_t y, int64_t comb) {
+      return Place{b, y, x + comb * kCombWidth};
+    };
+    const Scratch s = scratch();
+    __builtin_memset(s.sums, 0, size_t(combs * sums_size()) * sizeof(float));
+    int64_t written = top;
+    for (int64_t y = from; y < to; ++y) {
+      for (int64_t comb = 0; comb < combs; ++comb) {
+        // Where the maps are wanted next: on the right, or in the row below.
+        const bool right = comb + 1 < combs;
+        add_row(place(y, comb), place(right || y + 1 == to ? y : y + 1, right ? comb + 1 : 0), top, bottom,
+                s.sums + comb * sums_size(), s);
+      }
+      for (const int64_t whole = y + 1 == to ? bottom : min(y - radius + 1, bottom); written < whole; ++written) {
+        for (int64_t comb = 0; comb < combs; ++comb) write_row(place(written, comb), s.sums + comb * sums_size());
+      }
+    }
+  }
+
+  // Adds a row of the sources to those of the rows top .. bottom that it reaches. `next` is where the maps will be
+  // wanted after this.
+  void add_row(Place at, Place next, int64_t top, int64_t bottom, float* sums, const Scratch& s) const {
+    const CombReader of_y(at.x, form_.W, form_.y.column, form_.padding), of_maps(at.x, form_.W, 1, form_.padding);
+    for (int64_t o = 0; o < form_.O; ++o) {
+      const S* y = plane<S>(form_.y, at.b, 0, o) + at.y * form_.y.row;
+      float* comb = s.y + o * kCombSize;
+      of_y.read(y, comb);
+      scale_edges(at, 2, comb);
+      if (at.y + 1 < form_.H) fetch(y + form_.y.row + at.x * form_.y.column, 0, 1);
+    }
+    const int64_t colours = form_.channel_coeffs ? 1 : form_.C, whole = at.y - banks_.radius();
+    for (int64_t c = 0; c < form_.C; ++c, sums += (kRing + 1) * kTeethSize) {
+      const Bank<float>& bank = banks_.of(c);
+      if (c == 0 || form_.channel_coeffs) {
+        for (int64_t m = 0; m < form_.M; ++m) of_maps.read(map(m, c, at) - at.x, s.maps + m * kCombSize);
+      }
+      if (whole >= top) fetch(image(c, Place{at.b, whole, at.x}), 0, 1);
+      each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
+        const int64_t m = bank.kernel[i];
+        fetch(map(m, c, next), c % colours, colours);
+        weigh(m, c, s);
+        float* blurred = s.blurred + i * kTeethSize;
+        V half[kHalf];
+        blur_teeth<0, radius>(bank, i, s.weighed, half);
+        GKM_EACH_TOOTH(k) write(blurred + k * L, half[k]);
+        blur_teeth<kHalf, radius>(bank, i, s.weighed, half);
+        GKM_EACH_TOOTH(k) write(blurred + (kHalf + k) * L, half[k]);
+      });
+      spread(at.y, bank, top, bottom, s.blurred, sums);
+    }
+  }
+
+  // Kernel m's coefficients times y, or the sum over o of mix[m, o, c] y_o.
+  GKM_INLINE void weigh(int64_t m, int64_t c, const Scratch& s) const {
+    const float* map = s.maps + m * kCombSize;
+    for (int64_t v = 0; v < kCombSize; v += L) {
+      V y = {};
+      if (form_.mix == nullptr) {
+        y = load(s.y + c * kCombSize + v);
+      } else {
+        const double* mix = form_.mix + m * form_.O * form_.C + c;
+        for (int64_t o = 0; o < form_.O; ++o) y += float(mix[o * form_.C]) * load(s.y + o * kCombSize + v);
+      }
+      write(s.weighed + v, load(map + v) * y);
+    }
+  }
+
+  // Down the columns: all kernels' rows of source row y to the sums.
+  void spread(int64_t y, const Bank<float>& bank, int64_t top, int64_t bottom, const float* blurred,
+              float* sums) const {
+    float* rows[2 * kHeldRadius + 1];
+    for (int64_t j = -bank.radius; j <= bank.radius; ++j) {
+      const int64_t row = border_index(y + j, form_.H, form_.padding);
+      rows[kHeldRadius + j] = sums + (row >= top && row < bottom ? row % kRing : kRing) * kTeethSize;
+    }
+    for (int64_t v = 0; v < kTeethSize; v += kHeld * L) {
+      HeldTerms<float> terms;
+      terms.sum<0>(bank, bank.taps_h_of(0), blurred + v, kTeethSize);
+      terms.spend(bank.radius, [&](int j, const V* term) GKM_LAMBDA {
+        const auto add_to = [&](float* row) GKM_LAMBDA {
+#pragma GCC unroll 2
+          for (int i = 0; i < kHeld; ++i) write(row + v + i * L, load(row + v + i * L) + term[i]);
+        };
+        add_to(rows[kHeldRadius + j]);
+        if (j > 0) add_to(rows[kHeldRadius - j]);
+      });
+    }
+  }
+
+  // The outermost pixels of the image, where rows are reflected at them.
+  void scale_edges(Place at, float by, float* teeth) const {
+    if (form_.padding != gkm::Padding::reflect) return;
+    if (at.x == 0) teeth[0] *= by;
+    if (at.x + kCombWidth == form_.W) teeth[kTeethSize - 1] *= by;
+  }
+
+  void write_row(Place at, float* sums) const {
+    for (int64_t c = 0; c < form_.C; ++c, sums += (kRing + 1) * kTeethSize) {
+      float* row = sums + at.y % kRing * kTeethSize;
+      scale_edges(at, 0.5f, row);
+      write_teeth(row, image(c, at));
+      __builtin_memset(row, 0, kTeethSize * sizeof(float));
+    }
+  }
+
+  S* image(int64_t c, Place at) const {
+    return static_cast<S*>(form_.out) + ((at.b * form_.C + c) * form_.H + at.y) * form_.W + at.x;
+  }
+
+  const S* map(int64_t m, int64_t c, Place at) const {
+    return plane<S>(form_.coeffs, at.b, m, c) + at.y * form_.coeffs.row + at.x;
+  }
+
+  const gkm::Form& form_;
+  const gkm::Runtime& runtime_;
+  const Banks<float>& banks_;
+  const Strips groups_;  // of combs
+  const Strips bands_;   // of rows
+};
+
+}  // namespace

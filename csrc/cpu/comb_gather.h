@@ -1,0 +1,216 @@
+// blur and correlate in combs: whole strips of images, a row at a time.
+//
+// A strip's rows are put in combs once for a band of them. For each row and colour all kernels' columns are blurred
+// into 18 vectors each; then one kernel after the other is blurred along the row, half a comb in registers, and spent:
+// the blur weighs it into the sums of the half, which stay in registers too, correlate into the kernel's map.
+#pragma once
+
+namespace {
+
+constexpr int64_t kCombRows = 32;
+constexpr int64_t kLeastCombRows = 8;
+
+template <gkm::Target kTarget, class S>
+class CombGather {
+  static_assert(kTarget == gkm::Target::blur || kTarget == gkm::Target::correlate);
+  using V = Vec<float>;
+  static constexpr bool kBlurs = kTarget == gkm::Target::blur;
+  static constexpr int L = kToothLanes;
+
+ public:
+  // The first `columns`, in whole combs.
+  CombGather(const gkm::Form& form, const gkm::Runtime& runtime, const Banks<float>& banks, int64_t columns)
+      : form_(form),
+        runtime_(runtime),
+        banks_(banks),
+        groups_(columns / kCombWidth, kCombsAcross, 1),
+        bands_(form.H, tile_rows(kCombRows, kLeastCombRows, form.H, form.B * groups_.count, runtime.threads), 1) {}
+
+  void run() const {
+    runtime_.parallel_for(
+        form_.B * bands_.count * groups_.count,
+        [](void* self, int64_t i) { static_cast<const CombGather*>(self)->tile(i); }, const_cast<CombGather*>(this));
+  }
+
+ private:
+  struct Scratch {
+    float* x;        // [combs, C, rows + 2 radius, comb]
+    float* columns;  // [M, comb]: blurred down the columns, of one colour and row
+    float* maps;     // [M, teeth]: the coefficients of a row, or what correlate makes
+    float* images;   // [O, teeth]: the result's row, or that of y
+  };
+
+  struct Place {
+    int64_t b, y, x;
+  };
+
+  int64_t x_rows() const { return bands_.longest() + 2 * banks_.radius(); }
+
+  Scratch scratch() const {
+    const int64_t sizes[] = {groups_.longest() * form_.C * x_rows() * kCombSize, form_.M * kCombSize, form_.M * kTeethSize,
+                             form_.O * kTeethSize};
+    size_t bytes = 0;
+    for (int64_t size : sizes) bytes += Arena::bytes<float>(size);
+    Arena arena(runtime_.scratch(bytes));
+    Scratch s;
+    s.x = arena.take<float>(sizes[0]);
+    s.columns = arena.take<float>(sizes[1]);
+    s.maps = arena.take<float>(sizes[2]);
+    s.images = arena.take<float>(sizes[3]);
+    return s;
+  }
+
+  void tile(int64_t index) const {
+    const int64_t per_image = bands_.count * groups_.count;
+    const int64_t band = index % per_image / groups_.count, group = index % groups_.count;
+    const int64_t rows = bands_.length(band), combs = groups_.length(group), radius = banks_.radius();
+    const Place first{index / per_image, bands_.begin(band), groups_.begin(group) * kCombWidth};
+    const auto place = [=](int64_t k, int64_t comb) { return Place{first.b, first.y + k, first.x + comb * kCombWidth}; };
+    const Scratch s = scratch();
+    for (int64_t k = -radius; k < radius; ++k) {
+      for (int64_t comb = 0; comb < combs; ++comb) read_x(place(k, comb), x_comb(comb, k, s));
+    }
+    for (int64_t k = 0; k < rows; ++k) {
+      for (int64_t comb = 0; comb < combs; ++comb) {
+        read_x(place(k + radius, comb), x_comb(comb, k + radius, s));
+        // Where the maps are wanted next: on the right, or in the row below.
+        const bool right = comb + 1 < combs;
+        row(place(k, comb), place(right || k + 1 == rows ? k : k + 1, right ? comb + 1 : 0), x_comb(comb, k, s), s);
+      }
+    }
+  }
+
+  // Row k of the first colour of a comb's x, from -radius on.
+  float* x_comb(int64_t comb, int64_t k, const Scratch& s) const {
+    return s.x + (comb * form_.C * x_rows() + k + banks_.radius()) * kCombSize;
+  }
+
+  // A row of x into combs, and asks for the one below it.
+  void read_x(Place at, float* comb) const {
+    const int64_t source = border_index(at.y, form_.H, form_.padding);
+    const int64_t next = border_index(at.y + 1, form_.H, form_.padding);
+    const CombReader reader(at.x, form_.W, form_.x.column, form_.padding);
+    for (int64_t c = 0; c < form_.C; ++c, comb += x_rows() * kCombSize) {
+      const S* x = plane<S>(form_.x, at.b, 0, c);
+      if (source < 0) {
+        __builtin_memset(comb, 0, kCombSize * sizeof(float));
+      } else {
+        reader.read(x + source * form_.x.row, comb);
+      }
+      if (next >= 0) fetch(x + next * form_.x.row + at.x * form_.x.column, 0, 1);
+    }
+  }
+
+  // A comb of the result. x is the first colour's row; `next` is where the maps will be wanted after this.
+  void row(Place at, Place next, const float* x, const Scratch& s) const {
+    if constexpr (kBlurs) {
+      __builtin_memset(s.images, 0, size_t(form_.O * kTeethSize) * sizeof(float));
+    } else {
+      for (int64_t o = 0; o < form_.O; ++o) {
+        const S* y = plane<S>(form_.y, at.b, 0, o) + at.y * form_.y.row + at.x * form_.y.column;
+        read_teeth(y, form_.y.column, s.images + o * kTeethSize);
+      }
+    }
+    for (int64_t c = 0; c < form_.C; ++c, x += x_rows() * kCombSize) {
+      const Bank<float>& bank = banks_.of(c);
+      if (kBlurs && (c == 0 || form_.channel_coeffs)) {
+        for (int64_t m = 0; m < form_.M; ++m) read_teeth(map(m, c, at), 1, s.maps + m * kTeethSize);
+      }
+      if constexpr (kBlurs) {
+        if (c < form_.O) fetch(image(c, at), 0, 1);
+      }
+      for (int64_t v = 0; v < kCombVectors; v += kHeld) {
+        HeldPairs<float, kCombSize> held(bank, bank.taps_h_of(0), x + v * L, L);
+        held.template blur<0>(0, s.columns + v * L, kCombSize);
+      }
+      half<0>(c, next, s);
+      half<kHalf>(c, next, s);
+      if constexpr (!kBlurs) {
+        if (!form_.channel_coeffs && c + 1 < form_.C) continue;
+        for (int64_t m = 0; m < form_.M; ++m) write_teeth(s.maps + m * kTeethSize, map(m, c, at));
+      }
+    }
+    if constexpr (kBlurs) {
+      for (int64_t o = 0; o < form_.O; ++o) write_teeth(s.images + o * kTeethSize, image(o, at));
+    }
+  }
+
+  // The teeth from kFirst on of one colour.
+  template <int kFirst>
+  void half(int64_t c, Place next, const Scratch& s) const {
+    const Bank<float>& bank = banks_.of(c);
+    const int64_t C = form_.C, O = form_.O;
+    const int64_t colours = form_.channel_coeffs ? 1 : C, part = (form_.channel_coeffs ? 0 : 2 * c) + (kFirst > 0);
+    float* const maps = s.maps + kFirst * L;
+    float* const images = s.images + kFirst * L;
+    const auto blur = [&](auto&& done) GKM_LAMBDA {
+      each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
+        const int64_t m = bank.kernel[i];
+        fetch(map(m, c, next), part, 2 * colours);
+        V sums[kHalf];
+        blur_teeth<kFirst, radius>(bank, i, s.columns + i * kCombSize, sums);
+        done(m, maps + m * kTeethSize, sums);
+      });
+    };
+    if (kBlurs && form_.mix == nullptr) {
+      V made[kHalf] = {};
+      blur([&](int64_t, const float* map, const V* sums) GKM_LAMBDA {
+        GKM_EACH_TOOTH(k) made[k] = in_register(made[k] + sums[k] * load(map + k * L));
+      });
+      GKM_EACH_TOOTH(k) write(images + c * kTeethSize + k * L, made[k]);
+    } else if (kBlurs) {
+      blur([&](int64_t m, const float* map, const V* sums) GKM_LAMBDA {
+        V weighed[kHalf];
+        GKM_EACH_TOOTH(k) weighed[k] = sums[k] * load(map + k * L);
+        for (int64_t o = 0; o < O; ++o) {
+          const float weight = float(form_.mix[(m * O + o) * C + c]);
+          float* image = images + o * kTeethSize;
+          GKM_EACH_TOOTH(k) write(image + k * L, load(image + k * L) + weight * weighed[k]);
+        }
+      });
+    } else {
+      const bool first = c == 0 || form_.channel_coeffs;
+      blur([&](int64_t m, float* map, const V* sums) GKM_LAMBDA {
+        V y[kHalf];
+        if (form_.mix == nullptr) {
+          GKM_EACH_TOOTH(k) y[k] = load(images + c * kTeethSize + k * L);
+        } else {
+          GKM_EACH_TOOTH(k) y[k] = V{};
+          for (int64_t o = 0; o < O; ++o) {
+            const float weight = float(form_.mix[(m * O + o) * C + c]);
+            GKM_EACH_TOOTH(k) y[k] += weight * load(images + o * kTeethSize + k * L);
+          }
+        }
+        if (first) {
+          GKM_EACH_TOOTH(k) write(map + k * L, y[k] * sums[k]);
+        } else {
+          GKM_EACH_TOOTH(k) write(map + k * L, load(map + k * L) + y[k] * sums[k]);
+        }
+      });
+    }
+  }
+
+  // The blur's result at a place.
+  S* image(int64_t o, Place at) const {
+    return static_cast<S*>(form_.out) + ((at.b * form_.O + o) * form_.H + at.y) * form_.W + at.x;
+  }
+
+  // Kernel m's map at a place: the coefficients, or correlate's result.
+  auto map(int64_t m, int64_t c, Place at) const {
+    if constexpr (kBlurs) {
+      return plane<S>(form_.coeffs, at.b, m, c) + at.y * form_.coeffs.row + at.x;
+    } else {
+      const int64_t index = at.b * form_.M + m;
+      return static_cast<S*>(form_.out) +
+             ((form_.channel_coeffs ? index * form_.C + c : index) * form_.H + at.y) * form_.W + at.x;
+    }
+  }
+
+  const gkm::Form& form_;
+  const gkm::Runtime& runtime_;
+  const Banks<float>& banks_;
+  const Strips groups_;  // of combs
+  const Strips bands_;   // of rows
+};
+
+}  // namespace
