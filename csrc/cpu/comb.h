@@ -45,20 +45,21 @@ int64_t combed_columns(const gkm::Form& form, const Banks<A>& banks, int64_t lea
   return left == 0 || left >= least || columns == 0 ? columns : columns - kCombWidth;
 }
 
-// to[16 k + l] = from[16 l + k]: pixels to teeth, and teeth to pixels.
-inline void transpose(const float* from, float* to) {
+// to[16 k + l] = from[kWords l + k] for k < kWords and 16 lanes l: pixels to teeth, and by 16 words teeth to pixels.
+template <int kWords>
+void transpose(const float* from, float* to) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
-  __m512 quads[16];
+  __m512 quads[kWords];
 #pragma GCC unroll 16
-  for (int i = 0; i < 16; ++i) {
-    const float* quad = from + i % 4 * 16 + i / 4 * 4;
+  for (int i = 0; i < kWords; ++i) {
+    const float* quad = from + i % 4 * kWords + i / 4 * 4;
     __m512 rows = _mm512_castps128_ps512(_mm_loadu_ps(quad));
-    rows = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 64), 1);
-    rows = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 128), 2);
-    quads[i] = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 192), 3);
+    rows = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 4 * kWords), 1);
+    rows = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 8 * kWords), 2);
+    quads[i] = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 12 * kWords), 3);
   }
 #pragma GCC unroll 4
-  for (int i = 0; i < 16; i += 4) {
+  for (int i = 0; i < kWords; i += 4) {
     const __m512d low0 = _mm512_castps_pd(_mm512_unpacklo_ps(quads[i], quads[i + 1]));
     const __m512d high0 = _mm512_castps_pd(_mm512_unpackhi_ps(quads[i], quads[i + 1]));
     const __m512d low1 = _mm512_castps_pd(_mm512_unpacklo_ps(quads[i + 2], quads[i + 3]));
@@ -69,8 +70,8 @@ inline void transpose(const float* from, float* to) {
     _mm512_storeu_pd(to + 16 * i + 48, _mm512_unpackhi_pd(high0, high1));
   }
 #else
-  for (int k = 0; k < 16; ++k) {
-    for (int l = 0; l < 16; ++l) to[16 * k + l] = from[16 * l + k];
+  for (int k = 0; k < kWords; ++k) {
+    for (int l = 0; l < 16; ++l) write(to + 16 * k + l, ::read<float>(from + kWords * l + k));
   }
 #endif
 }
@@ -79,7 +80,7 @@ inline void transpose(const float* from, float* to) {
 template <class S>
 void read_teeth(const S* pixels, int64_t column, float* teeth) {
   if constexpr (sizeof(S) == sizeof(float)) {
-    if (column == 1) return transpose(pixels, teeth);
+    if (column == 1) return transpose<16>(pixels, teeth);
   }
   float line[kTeethSize];
   if (column == 1) {
@@ -87,19 +88,40 @@ void read_teeth(const S* pixels, int64_t column, float* teeth) {
   } else {
     for (int64_t i = 0; i < kTeethSize; ++i) line[i] = to_acc(pixels[i * column]);
   }
-  transpose(line, teeth);
+  transpose<16>(line, teeth);
 }
 
 template <class S>
 void write_teeth(const float* teeth, S* pixels) {
   if constexpr (sizeof(S) == sizeof(float)) {
-    transpose(teeth, pixels);
+    transpose<16>(teeth, pixels);
   } else {
     float line[kTeethSize];
-    transpose(teeth, line);
+    transpose<16>(teeth, line);
     for (int64_t i = 0; i < kTeethSize; i += kToothLanes) store(pixels + i, load(line + i));
   }
 }
+
+// The teeth of a map of coefficients, as they wait for their use: bfloat16 in pairs, two teeth to a vector, others as
+// float.
+template <class S>
+struct MapTeeth {
+  static constexpr int64_t kSize = kTeethSize;
+  static void read(const S* pixels, float* teeth) { read_teeth(pixels, 1, teeth); }
+  GKM_INLINE static Vec<float> at(const float* teeth, int k) { return load(teeth + k * kToothLanes); }
+};
+
+template <>
+struct MapTeeth<bf16> {
+  static constexpr int64_t kSize = kTeethSize / 2;
+  static void read(const bf16* pixels, float* teeth) {
+    transpose<8>(reinterpret_cast<const float*>(pixels), teeth);
+  }
+  GKM_INLINE static Vec<float> at(const float* teeth, int k) {
+    const Bits pair = ::read<Bits>(teeth + k / 2 * kToothLanes);
+    return bit_cast<Vec<float>>(k % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
+  }
+};
 
 GKM_INLINE Vec<float> reversed(Vec<float> v) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
@@ -165,11 +187,23 @@ class CombReader {
   template <class S>
   GKM_INLINE void read(const S* row, float* comb) const {
     read_teeth(row + x_ * column_, column_, comb);
-    write(comb + kTeethSize, left_.read(row));
-    write(comb + kTeethSize + kToothLanes, right_.read(row));
+    read_beside(row, comb + kTeethSize);
+  }
+
+  // The same of a map.
+  template <class S>
+  GKM_INLINE void read_map(const S* row, float* comb) const {
+    MapTeeth<S>::read(row + x_, comb);
+    read_beside(row, comb + MapTeeth<S>::kSize);
   }
 
  private:
+  template <class S>
+  GKM_INLINE void read_beside(const S* row, float* beside) const {
+    write(beside, left_.read(row));
+    write(beside + kToothLanes, right_.read(row));
+  }
+
   int64_t x_, column_;
   Side left_, right_;
 };
@@ -241,9 +275,26 @@ GKM_INLINE void each_kernel(const Bank<float>& bank, Each&& each) {
   }
 }
 
-// So many combs side by side are made a row at a time, so that rows of maps are read on without a break; their x or
-// sums still have room in the second-level cache.
-constexpr int64_t kCombsAcross = 8;
+// Combs side by side are made a row at a time, so that rows of maps are read on without a break: as many as leave their x
+// or sums room in a second-level cache.
+GKM_INLINE int64_t combs_across(int64_t colours) { return max(1, min(8, 24 / max(colours, 1))); }
+
+// Where a comb begins.
+struct Place {
+  int64_t b, y, x;
+};
+
+// There, of kernel m's coefficients, for colour c where it has its own.
+template <class S>
+GKM_INLINE const S* coeffs_at(const gkm::Form& form, int64_t m, int64_t c, Place at) {
+  return plane<S>(form.coeffs, at.b, m, c) + at.y * form.coeffs.row + at.x;
+}
+
+// There, of one of the `planes` that the result has for each image.
+template <class S>
+GKM_INLINE S* out_at(const gkm::Form& form, int64_t index, int64_t planes, Place at) {
+  return static_cast<S*>(form.out) + ((at.b * planes + index) * form.H + at.y) * form.W + at.x;
+}
 
 // Asks the memory for a share of the parts of kCombWidth pixels, a few lines between other work.
 template <class S>

@@ -20,9 +20,12 @@ template <class S>
 class CombAdjoint {
   using V = Vec<float>;
   static constexpr int L = kToothLanes;
+  static constexpr int64_t kMapSize = MapTeeth<S>::kSize + 2 * L;
   // Rows of sums at a time: more than a source reaches.
   static constexpr int64_t kRing = 32;
   static_assert(kRing > 2 * kHeldRadius);
+  // Rows of teeth that are read side by side lie an odd number of lines apart, so as not to crowd a few of a cache's sets.
+  static constexpr int64_t kRow = kTeethSize + L;
 
  public:
   static bool serves(gkm::Padding padding) { return padding != gkm::Padding::replicate; }
@@ -32,26 +35,22 @@ class CombAdjoint {
       : form_(form),
         runtime_(runtime),
         banks_(banks),
-        groups_(columns / kCombWidth, kCombsAcross, 1),
+        groups_(columns / kCombWidth, combs_across(form.C), 1),
         bands_(form.H, band_rows(form.H, form.B * groups_.count, runtime.threads), 1) {}
 
-  void run() const {
+  void run() {
     runtime_.parallel_for(
         form_.B * bands_.count * groups_.count,
-        [](void* self, int64_t i) { static_cast<const CombAdjoint*>(self)->tile(i); }, const_cast<CombAdjoint*>(this));
+        [](void* self, int64_t i) { static_cast<const CombAdjoint*>(self)->tile(i); }, this);
   }
 
  private:
   struct Scratch {
     float* y;        // [O, comb]: a row
-    float* maps;     // [M, comb]: its coefficients
+    float* maps;     // [M, map]: its coefficients, as MapTeeth with those beside them
     float* weighed;  // [comb]: those of a kernel times y
     float* blurred;  // [M, teeth]: blurred along the row, of one colour
     float* sums;     // [combs, C, kRing + 1, teeth]: the last row takes what is not wanted
-  };
-
-  struct Place {
-    int64_t b, y, x;
   };
 
   // Few bands, as each repeats the sources above and below, and as many for every thread.
@@ -61,10 +60,10 @@ class CombAdjoint {
     return min(max((share + bands - 1) / bands, kLeastCombAdjointRows), max(H, 1));
   }
 
-  int64_t sums_size() const { return form_.C * (kRing + 1) * kTeethSize; }
+  int64_t sums_size() const { return form_.C * (kRing + 1) * kRow; }
 
   Scratch scratch() const {
-    const int64_t sizes[] = {form_.O * kCombSize, form_.M * kCombSize, kCombSize, form_.M * kTeethSize,
+    const int64_t sizes[] = {form_.O * kCombSize, form_.M * kMapSize, kCombSize, form_.M * kRow,
                              groups_.longest() * sums_size()};
     size_t bytes = 0;
     for (int64_t size : sizes) bytes += Arena::bytes<float>(size);
@@ -115,17 +114,17 @@ class CombAdjoint {
       if (at.y + 1 < form_.H) fetch(y + form_.y.row + at.x * form_.y.column, 0, 1);
     }
     const int64_t colours = form_.channel_coeffs ? 1 : form_.C, whole = at.y - banks_.radius();
-    for (int64_t c = 0; c < form_.C; ++c, sums += (kRing + 1) * kTeethSize) {
+    for (int64_t c = 0; c < form_.C; ++c, sums += (kRing + 1) * kRow) {
       const Bank<float>& bank = banks_.of(c);
       if (c == 0 || form_.channel_coeffs) {
-        for (int64_t m = 0; m < form_.M; ++m) of_maps.read(map(m, c, at) - at.x, s.maps + m * kCombSize);
+        for (int64_t m = 0; m < form_.M; ++m) of_maps.read_map(coeffs_at<S>(form_, m, c, at) - at.x, s.maps + m * kMapSize);
       }
-      if (whole >= top) fetch(image(c, Place{at.b, whole, at.x}), 0, 1);
+      if (whole >= top) fetch(out_at<S>(form_, c, form_.C, Place{at.b, whole, at.x}), 0, 1);
       each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
         const int64_t m = bank.kernel[i];
-        fetch(map(m, c, next), c % colours, colours);
+        fetch(coeffs_at<S>(form_, m, c, next), c % colours, colours);
         weigh(m, c, s);
-        float* blurred = s.blurred + i * kTeethSize;
+        float* blurred = s.blurred + i * kRow;
         V half[kHalf];
         blur_teeth<0, radius>(bank, i, s.weighed, half);
         GKM_EACH_TOOTH(k) write(blurred + k * L, half[k]);
@@ -137,17 +136,31 @@ class CombAdjoint {
   }
 
   // Kernel m's coefficients times y, or the sum over o of mix[m, o, c] y_o.
-  GKM_INLINE void weigh(int64_t m, int64_t c, const Scratch& s) const {
-    const float* map = s.maps + m * kCombSize;
-    for (int64_t v = 0; v < kCombSize; v += L) {
-      V y = {};
-      if (form_.mix == nullptr) {
-        y = load(s.y + c * kCombSize + v);
-      } else {
-        const double* mix = form_.mix + m * form_.O * form_.C + c;
-        for (int64_t o = 0; o < form_.O; ++o) y += float(mix[o * form_.C]) * load(s.y + o * kCombSize + v);
+  void weigh(int64_t m, int64_t c, const Scratch& s) const {
+    if (form_.mix == nullptr) {
+      weigh_by(m, s, [y = s.y + c * kCombSize](int64_t at) GKM_LAMBDA { return load(y + at); });
+    } else {
+      weigh_by(m, s, [this, mix = form_.mix + m * form_.O * form_.C + c, y = s.y](int64_t at) GKM_LAMBDA {
+        V sum = {};
+        for (int64_t o = 0; o < form_.O; ++o) sum += float(mix[o * form_.C]) * load(y + o * kCombSize + at);
+        return sum;
+      });
+    }
+  }
+
+  template <class Y>
+  GKM_INLINE void weigh_by(int64_t m, const Scratch& s, Y&& y) const {
+    const float* map = s.maps + m * kMapSize;
+    for (int pair = 0; pair < kTeeth / 2; ++pair) {
+#pragma GCC unroll 2
+      for (int i = 0; i < 2; ++i) {
+        const int k = 2 * pair + i;
+        write(s.weighed + k * L, MapTeeth<S>::at(map, k) * y(k * L));
       }
-      write(s.weighed + v, load(map + v) * y);
+    }
+    for (int i = 0; i < 2; ++i) {
+      const int64_t at = kTeethSize + i * L;
+      write(s.weighed + at, load(map + MapTeeth<S>::kSize + i * L) * y(at));
     }
   }
 
@@ -157,11 +170,11 @@ class CombAdjoint {
     float* rows[2 * kHeldRadius + 1];
     for (int64_t j = -bank.radius; j <= bank.radius; ++j) {
       const int64_t row = border_index(y + j, form_.H, form_.padding);
-      rows[kHeldRadius + j] = sums + (row >= top && row < bottom ? row % kRing : kRing) * kTeethSize;
+      rows[kHeldRadius + j] = sums + (row >= top && row < bottom ? row % kRing : kRing) * kRow;
     }
     for (int64_t v = 0; v < kTeethSize; v += kHeld * L) {
       HeldTerms<float> terms;
-      terms.sum<0>(bank, bank.taps_h_of(0), blurred + v, kTeethSize);
+      terms.sum<0>(bank, bank.taps_h_of(0), blurred + v, kRow);
       terms.spend(bank.radius, [&](int j, const V* term) GKM_LAMBDA {
         const auto add_to = [&](float* row) GKM_LAMBDA {
 #pragma GCC unroll 2
@@ -181,20 +194,12 @@ class CombAdjoint {
   }
 
   void write_row(Place at, float* sums) const {
-    for (int64_t c = 0; c < form_.C; ++c, sums += (kRing + 1) * kTeethSize) {
-      float* row = sums + at.y % kRing * kTeethSize;
+    for (int64_t c = 0; c < form_.C; ++c, sums += (kRing + 1) * kRow) {
+      float* row = sums + at.y % kRing * kRow;
       scale_edges(at, 0.5f, row);
-      write_teeth(row, image(c, at));
+      write_teeth(row, out_at<S>(form_, c, form_.C, at));
       __builtin_memset(row, 0, kTeethSize * sizeof(float));
     }
-  }
-
-  S* image(int64_t c, Place at) const {
-    return static_cast<S*>(form_.out) + ((at.b * form_.C + c) * form_.H + at.y) * form_.W + at.x;
-  }
-
-  const S* map(int64_t m, int64_t c, Place at) const {
-    return plane<S>(form_.coeffs, at.b, m, c) + at.y * form_.coeffs.row + at.x;
   }
 
   const gkm::Form& form_;

@@ -16,6 +16,7 @@ class CombGather {
   using V = Vec<float>;
   static constexpr bool kBlurs = kTarget == gkm::Target::blur;
   static constexpr int L = kToothLanes;
+  static constexpr int64_t kMapSize = kBlurs ? MapTeeth<S>::kSize : kTeethSize;
 
  public:
   // The first `columns`, in whole combs.
@@ -23,31 +24,27 @@ class CombGather {
       : form_(form),
         runtime_(runtime),
         banks_(banks),
-        groups_(columns / kCombWidth, kCombsAcross, 1),
+        groups_(columns / kCombWidth, combs_across(form.C), 1),
         bands_(form.H, tile_rows(kCombRows, kLeastCombRows, form.H, form.B * groups_.count, runtime.threads), 1) {}
 
-  void run() const {
+  void run() {
     runtime_.parallel_for(
         form_.B * bands_.count * groups_.count,
-        [](void* self, int64_t i) { static_cast<const CombGather*>(self)->tile(i); }, const_cast<CombGather*>(this));
+        [](void* self, int64_t i) { static_cast<const CombGather*>(self)->tile(i); }, this);
   }
 
  private:
   struct Scratch {
     float* x;        // [combs, C, rows + 2 radius, comb]
     float* columns;  // [M, comb]: blurred down the columns, of one colour and row
-    float* maps;     // [M, teeth]: the coefficients of a row, or what correlate makes
+    float* maps;     // [M, teeth]: the coefficients of a row as MapTeeth, or what correlate makes
     float* images;   // [O, teeth]: the result's row, or that of y
-  };
-
-  struct Place {
-    int64_t b, y, x;
   };
 
   int64_t x_rows() const { return bands_.longest() + 2 * banks_.radius(); }
 
   Scratch scratch() const {
-    const int64_t sizes[] = {groups_.longest() * form_.C * x_rows() * kCombSize, form_.M * kCombSize, form_.M * kTeethSize,
+    const int64_t sizes[] = {groups_.longest() * form_.C * x_rows() * kCombSize, form_.M * kCombSize, form_.M * kMapSize,
                              form_.O * kTeethSize};
     size_t bytes = 0;
     for (int64_t size : sizes) bytes += Arena::bytes<float>(size);
@@ -114,10 +111,10 @@ class CombGather {
     for (int64_t c = 0; c < form_.C; ++c, x += x_rows() * kCombSize) {
       const Bank<float>& bank = banks_.of(c);
       if (kBlurs && (c == 0 || form_.channel_coeffs)) {
-        for (int64_t m = 0; m < form_.M; ++m) read_teeth(map(m, c, at), 1, s.maps + m * kTeethSize);
+        for (int64_t m = 0; m < form_.M; ++m) MapTeeth<S>::read(map(m, c, at), s.maps + m * kMapSize);
       }
       if constexpr (kBlurs) {
-        if (c < form_.O) fetch(image(c, at), 0, 1);
+        if (c < form_.O) fetch(out_at<S>(form_, c, form_.O, at), 0, 1);
       }
       for (int64_t v = 0; v < kCombVectors; v += kHeld) {
         HeldPairs<float, kCombSize> held(bank, bank.taps_h_of(0), x + v * L, L);
@@ -127,11 +124,13 @@ class CombGather {
       half<kHalf>(c, next, s);
       if constexpr (!kBlurs) {
         if (!form_.channel_coeffs && c + 1 < form_.C) continue;
-        for (int64_t m = 0; m < form_.M; ++m) write_teeth(s.maps + m * kTeethSize, map(m, c, at));
+        for (int64_t m = 0; m < form_.M; ++m) write_teeth(s.maps + m * kMapSize, map(m, c, at));
       }
     }
     if constexpr (kBlurs) {
-      for (int64_t o = 0; o < form_.O; ++o) write_teeth(s.images + o * kTeethSize, image(o, at));
+      for (int64_t o = 0; o < form_.O; ++o) {
+        write_teeth(s.images + o * kTeethSize, out_at<S>(form_, o, form_.O, at));
+      }
     }
   }
 
@@ -141,7 +140,6 @@ class CombGather {
     const Bank<float>& bank = banks_.of(c);
     const int64_t C = form_.C, O = form_.O;
     const int64_t colours = form_.channel_coeffs ? 1 : C, part = (form_.channel_coeffs ? 0 : 2 * c) + (kFirst > 0);
-    float* const maps = s.maps + kFirst * L;
     float* const images = s.images + kFirst * L;
     const auto blur = [&](auto&& done) GKM_LAMBDA {
       each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
@@ -149,19 +147,19 @@ class CombGather {
         fetch(map(m, c, next), part, 2 * colours);
         V sums[kHalf];
         blur_teeth<kFirst, radius>(bank, i, s.columns + i * kCombSize, sums);
-        done(m, maps + m * kTeethSize, sums);
+        done(m, s.maps + m * kMapSize, sums);
       });
     };
     if (kBlurs && form_.mix == nullptr) {
       V made[kHalf] = {};
       blur([&](int64_t, const float* map, const V* sums) GKM_LAMBDA {
-        GKM_EACH_TOOTH(k) made[k] = in_register(made[k] + sums[k] * load(map + k * L));
+        GKM_EACH_TOOTH(k) made[k] = in_register(made[k] + sums[k] * MapTeeth<S>::at(map, kFirst + k));
       });
       GKM_EACH_TOOTH(k) write(images + c * kTeethSize + k * L, made[k]);
     } else if (kBlurs) {
       blur([&](int64_t m, const float* map, const V* sums) GKM_LAMBDA {
         V weighed[kHalf];
-        GKM_EACH_TOOTH(k) weighed[k] = sums[k] * load(map + k * L);
+        GKM_EACH_TOOTH(k) weighed[k] = sums[k] * MapTeeth<S>::at(map, kFirst + k);
         for (int64_t o = 0; o < O; ++o) {
           const float weight = float(form_.mix[(m * O + o) * C + c]);
           float* image = images + o * kTeethSize;
@@ -181,28 +179,23 @@ class CombGather {
             GKM_EACH_TOOTH(k) y[k] += weight * load(images + o * kTeethSize + k * L);
           }
         }
+        float* half = map + kFirst * L;
         if (first) {
-          GKM_EACH_TOOTH(k) write(map + k * L, y[k] * sums[k]);
+          GKM_EACH_TOOTH(k) write(half + k * L, y[k] * sums[k]);
         } else {
-          GKM_EACH_TOOTH(k) write(map + k * L, load(map + k * L) + y[k] * sums[k]);
+          GKM_EACH_TOOTH(k) write(half + k * L, load(half + k * L) + y[k] * sums[k]);
         }
       });
     }
   }
 
-  // The blur's result at a place.
-  S* image(int64_t o, Place at) const {
-    return static_cast<S*>(form_.out) + ((at.b * form_.O + o) * form_.H + at.y) * form_.W + at.x;
-  }
-
-  // Kernel m's map at a place: the coefficients, or correlate's result.
+  // Where kernel m's map is: the coefficients, or correlate's result.
   auto map(int64_t m, int64_t c, Place at) const {
     if constexpr (kBlurs) {
-      return plane<S>(form_.coeffs, at.b, m, c) + at.y * form_.coeffs.row + at.x;
+      return coeffs_at<S>(form_, m, c, at);
     } else {
-      const int64_t index = at.b * form_.M + m;
-      return static_cast<S*>(form_.out) +
-             ((form_.channel_coeffs ? index * form_.C + c : index) * form_.H + at.y) * form_.W + at.x;
+      const int64_t colours = form_.channel_coeffs ? form_.C : 1;
+      return out_at<S>(form_, m * colours + (form_.channel_coeffs ? c : 0), form_.M * colours, at);
     }
   }
 
