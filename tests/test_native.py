@@ -129,7 +129,7 @@ FAULTS = {
 # In what is compiled for vectors of 64 bytes alone.
 FAULTS_OF_COMBS = {
     "reflection repeats the edge of a comb": Fault("comb.h", "from < 0 ? 1 : n", "1", "0"),
-    "comb without the lane beside": Fault("comb.h", "? beside[kOwn] : own[from]", "beside[kOwn]", "own[0]"),
+    "comb without the lane beside": Fault("comb.h", "beside[lane - kToothLanes]", "lane - kToothLanes", "0"),
     "tooth short of the radius": Fault("comb.h", "if (j <= kRadius) sums", "j <= kRadius", "j < kRadius"),
     "columns beside combs too few to fold": whole("evaluate.h", "banks.radius() + 1", "0"),
     "row of x too low": Fault("comb_gather.h", "read_x(place(k + radius, comb)", "k + radius", "k + radius + 1"),

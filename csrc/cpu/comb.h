@@ -1,16 +1,16 @@
 // The layout that lets both passes of a blur work on whole vectors in the first-level cache.
 //
-// A comb is a strip of a row, 16 pixels for each lane. Its teeth are the strip's vectors: tooth k holds pixels k, 16 + k,
-// 32 + k, .. So the pixels on the right of a tooth's are the next tooth, and beyond the last tooth the first one again,
-// moved on by a lane: along a row as down a column, a kernel adds up whole vectors.
+// A comb is a strip of a row, 8 pixels for each of 16 lanes. Its teeth are the strip's vectors: tooth k holds pixels k,
+// 8 + k, 16 + k, .. So the pixels on the right of a tooth's are the next tooth, and beyond the last tooth the first one
+// again, moved on by a lane: along a row as down a column, a kernel adds up whole vectors.
 //
-//   pixels   0  1  2 .. 15 | 16 17 18 .. 31 | 32 ..        tooth 0    0 16 32 ..
-//            lane 0          lane 1           lane 2       tooth 1    1 17 33 ..
+//   pixels   0  1  2 ..  7 |  8  9 10 .. 15 | 16 ..        tooth 0    0  8 16 ..
+//            lane 0          lane 1           lane 2       tooth 1    1  9 17 ..
 //
-// Columns are blurred before rows here. A row of the result then needs no blurred rows but its own: 22 kernels' 18
+// Columns are blurred before rows here. A row of the result then needs no blurred rows but its own: 22 kernels' 10
 // vectors of one colour, spent as soon as they are made, where blurred panels take turns in the second-level cache. And
-// maps are read a row at a time, as far as images go on, which is how memory is fast. What it costs is to put pixels and
-// maps into this order and results out of it: 80 shuffles and inserts for 16 vectors.
+// maps are read along rows, as far as images go on, which is how memory is fast. What it costs is to put pixels and maps
+// into this order and results out of it: 40 shuffles and inserts for 8 vectors.
 //
 // It takes registers for 11 pair sums of two vectors, so it is for symmetric kernels of radius up to 10 and processors
 // with 32 registers of 64 bytes, and for images of at least one strip's width: what is left beside whole strips, and all
@@ -27,7 +27,7 @@ template <class A>
 constexpr bool kHasCombs = false;
 #endif
 
-constexpr int kTeeth = 16;
+constexpr int kTeeth = 8;
 constexpr int kToothLanes = 16;
 constexpr int64_t kCombWidth = kTeeth * kToothLanes;
 // A comb's floats, and those with the pixels beside it: the vector of pixels that end on its left, then the vector of
@@ -45,7 +45,7 @@ int64_t combed_columns(const gkm::Form& form, const Banks<A>& banks, int64_t lea
   return left == 0 || left >= least || columns == 0 ? columns : columns - kCombWidth;
 }
 
-// to[16 k + l] = from[kWords l + k] for k < kWords and 16 lanes l: pixels to teeth, and by 16 words teeth to pixels.
+// to[16 k + l] = from[kWords l + k] for k < kWords and 16 lanes l: pixels to teeth.
 template <int kWords>
 void transpose(const float* from, float* to) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
@@ -76,11 +76,51 @@ void transpose(const float* from, float* to) {
 #endif
 }
 
+// to[8 l + k] = from[16 k + l]: teeth to pixels.
+inline void transpose_back(const float* from, float* to) {
+#if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
+  // Of a half of the teeth, the 4 pixels of lane 4 q + i are at quad q of vector i.
+  __m512d quads[2][4];
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half) {
+    const float* teeth = from + 64 * half;
+    const __m512 tooth0 = _mm512_loadu_ps(teeth), tooth1 = _mm512_loadu_ps(teeth + 16);
+    const __m512 tooth2 = _mm512_loadu_ps(teeth + 32), tooth3 = _mm512_loadu_ps(teeth + 48);
+    const __m512d low0 = _mm512_castps_pd(_mm512_unpacklo_ps(tooth0, tooth1));
+    const __m512d high0 = _mm512_castps_pd(_mm512_unpackhi_ps(tooth0, tooth1));
+    const __m512d low1 = _mm512_castps_pd(_mm512_unpacklo_ps(tooth2, tooth3));
+    const __m512d high1 = _mm512_castps_pd(_mm512_unpackhi_ps(tooth2, tooth3));
+    quads[half][0] = _mm512_unpacklo_pd(low0, low1);
+    quads[half][1] = _mm512_unpackhi_pd(low0, low1);
+    quads[half][2] = _mm512_unpacklo_pd(high0, high1);
+    quads[half][3] = _mm512_unpackhi_pd(high0, high1);
+  }
+  const __m512i quads01 = _mm512_setr_epi64(0, 1, 8, 9, 2, 3, 10, 11);
+  const __m512i quads23 = _mm512_setr_epi64(4, 5, 12, 13, 6, 7, 14, 15);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const auto store_lanes_at = [=](int lane, __m256d pixels) GKM_LAMBDA {
+      _mm256_storeu_ps(to + 8 * lane, _mm256_castpd_ps(pixels));
+    };
+    const __m512d near = _mm512_permutex2var_pd(quads[0][i], quads01, quads[1][i]);
+    const __m512d far = _mm512_permutex2var_pd(quads[0][i], quads23, quads[1][i]);
+    store_lanes_at(i, _mm512_castpd512_pd256(near));
+    store_lanes_at(4 + i, _mm512_extractf64x4_pd(near, 1));
+    store_lanes_at(8 + i, _mm512_castpd512_pd256(far));
+    store_lanes_at(12 + i, _mm512_extractf64x4_pd(far, 1));
+  }
+#else
+  for (int k = 0; k < 8; ++k) {
+    for (int l = 0; l < 16; ++l) to[8 * l + k] = from[16 * k + l];
+  }
+#endif
+}
+
 // kCombWidth pixels, `column` apart, without those beside them.
 template <class S>
 void read_teeth(const S* pixels, int64_t column, float* teeth) {
   if constexpr (sizeof(S) == sizeof(float)) {
-    if (column == 1) return transpose<16>(pixels, teeth);
+    if (column == 1) return transpose<kTeeth>(pixels, teeth);
   }
   float line[kTeethSize];
   if (column == 1) {
@@ -88,16 +128,16 @@ void read_teeth(const S* pixels, int64_t column, float* teeth) {
   } else {
     for (int64_t i = 0; i < kTeethSize; ++i) line[i] = to_acc(pixels[i * column]);
   }
-  transpose<16>(line, teeth);
+  transpose<kTeeth>(line, teeth);
 }
 
 template <class S>
 void write_teeth(const float* teeth, S* pixels) {
   if constexpr (sizeof(S) == sizeof(float)) {
-    transpose<16>(teeth, pixels);
+    transpose_back(teeth, pixels);
   } else {
     float line[kTeethSize];
-    transpose<16>(teeth, line);
+    transpose_back(teeth, line);
     for (int64_t i = 0; i < kTeethSize; i += kToothLanes) store(pixels + i, load(line + i));
   }
 }
@@ -115,7 +155,7 @@ template <>
 struct MapTeeth<bf16> {
   static constexpr int64_t kSize = kTeethSize / 2;
   static void read(const bf16* pixels, float* teeth) {
-    transpose<8>(reinterpret_cast<const float*>(pixels), teeth);
+    transpose<kTeeth / 2>(reinterpret_cast<const float*>(pixels), teeth);
   }
   GKM_INLINE static Vec<float> at(const float* teeth, int k) {
     const Bits pair = ::read<Bits>(teeth + k / 2 * kToothLanes);
@@ -208,57 +248,59 @@ class CombReader {
   Side left_, right_;
 };
 
-// Tooth kAt of a comb, -16 <= kAt < 32: beside the comb it is one of its own teeth, moved by a lane.
+// Tooth kAt of a comb, -16 <= kAt < 24. Beside the comb it is one of its own teeth, moved by a lane or two, and the
+// pixels that come in are those beside.
 template <int kAt>
 GKM_INLINE Vec<float> tooth(const float* comb) {
   if constexpr (kAt >= 0 && kAt < kTeeth) {
     return load(comb + kAt * kToothLanes);
   } else {
-    constexpr bool kLeft = kAt < 0;
-    constexpr int kOwn = kLeft ? kAt + kTeeth : kAt - kTeeth;
+    constexpr int kMoved = (kAt + 2 * kTeeth) / kTeeth - 2, kOwn = kAt - kMoved * kTeeth;
+    // Which lane of its own a lane takes, or from 16 on of the pixels beside, of which the left ones end at pixel -1.
+    constexpr auto from = [](int lane) {
+      const int own = lane + kMoved;
+      if (own >= 0 && own < kToothLanes) return own;
+      return kToothLanes + kOwn + (own < 0 ? own * kTeeth + kToothLanes : (own - kToothLanes) * kTeeth);
+    };
     const Vec<float> own = load(comb + kOwn * kToothLanes);
-    const Vec<float> beside = load(comb + kTeethSize + (kLeft ? 0 : kToothLanes));
+    const Vec<float> beside = load(comb + kTeethSize + (kMoved < 0 ? 0 : kToothLanes));
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
-    // Numbers from 16 on are lanes of the pixels beside; set_epi32 wants the last lane first.
-    const __m512i lanes =
-        kLeft ? _mm512_set_epi32(14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0, 16 + kOwn)
-              : _mm512_set_epi32(16 + kOwn, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1);
+    const __m512i lanes = _mm512_setr_epi32(from(0), from(1), from(2), from(3), from(4), from(5), from(6), from(7), from(8),
+                                            from(9), from(10), from(11), from(12), from(13), from(14), from(15));
     return bit_cast<Vec<float>>(_mm512_permutex2var_ps(bit_cast<__m512>(own), lanes, bit_cast<__m512>(beside)));
 #else
     Vec<float> result{};
     for (int l = 0; l < kToothLanes; ++l) {
-      const int from = kLeft ? l - 1 : l + 1;
-      result[l] = from < 0 || from == kToothLanes ? beside[kOwn] : own[from];
+      const int lane = from(l);
+      result[l] = lane < kToothLanes ? own[lane] : beside[lane - kToothLanes];
     }
     return result;
 #endif
   }
 }
 
-// Half of a comb's teeth at a time are summed in registers.
-constexpr int kHalf = kTeeth / 2;
-#define GKM_EACH_TOOTH(k) _Pragma("GCC unroll 8") for (int k = 0; k < kHalf; ++k)
+#define GKM_EACH_TOOTH(k) _Pragma("GCC unroll 8") for (int k = 0; k < kTeeth; ++k)
 
-// Adds tooth kFirst + kAt, and all those after it that the sums from kFirst on want, by taps up to kRadius.
-template <int kFirst, int kRadius, int kAt>
+// Adds tooth kAt, and all those after it that the sums want, by taps up to kRadius.
+template <int kRadius, int kAt>
 GKM_INLINE void add_teeth(const float* comb, const Vec<float>* taps, Vec<float>* sums) {
-  if constexpr (kAt < kHalf + kRadius) {
-    const Vec<float> value = in_register(tooth<kFirst + kAt>(comb));
+  if constexpr (kAt < kTeeth + kRadius) {
+    const Vec<float> value = in_register(tooth<kAt>(comb));
     GKM_EACH_TOOTH(k) {
       const int j = kAt > k ? kAt - k : k - kAt;
       if (j <= kRadius) sums[k] = kAt == k - kRadius ? taps[j] * value : sums[k] + taps[j] * value;
     }
-    add_teeth<kFirst, kRadius, kAt + 1>(comb, taps, sums);
+    add_teeth<kRadius, kAt + 1>(comb, taps, sums);
   }
 }
 
-// The pass along the row: half of a comb, from tooth kFirst on, blurred by kernel i, whose radius is kRadius.
-template <int kFirst, int kRadius>
+// The pass along the row: a comb blurred by kernel i, whose radius is kRadius.
+template <int kRadius>
 GKM_INLINE void blur_teeth(const Bank<float>& bank, int64_t i, const float* comb, Vec<float>* sums) {
   Vec<float> taps[kRadius + 1];
 #pragma GCC unroll 16
   for (int j = 0; j <= kRadius; ++j) taps[j] = in_register(broadcast(bank.taps_w_of(i)[j]));
-  add_teeth<kFirst, kRadius, -kRadius>(comb, taps, sums);
+  add_teeth<kRadius, -kRadius>(comb, taps, sums);
 }
 
 template <int kNumber>
@@ -277,7 +319,7 @@ GKM_INLINE void each_kernel(const Bank<float>& bank, Each&& each) {
 
 // Combs side by side are made a row at a time, so that rows of maps are read on without a break: as many as leave their x
 // or sums room in a second-level cache.
-GKM_INLINE int64_t combs_across(int64_t colours) { return max(1, min(8, 24 / max(colours, 1))); }
+GKM_INLINE int64_t combs_across(int64_t colours) { return max(1, min(16, 48 / max(colours, 1))); }
 
 // Where a comb begins.
 struct Place {

@@ -125,11 +125,9 @@ class CombAdjoint {
         fetch(coeffs_at<S>(form_, m, c, next), c % colours, colours);
         weigh(m, c, s);
         float* blurred = s.blurred + i * kRow;
-        V half[kHalf];
-        blur_teeth<0, radius>(bank, i, s.weighed, half);
-        GKM_EACH_TOOTH(k) write(blurred + k * L, half[k]);
-        blur_teeth<kHalf, radius>(bank, i, s.weighed, half);
-        GKM_EACH_TOOTH(k) write(blurred + (kHalf + k) * L, half[k]);
+        V made[kTeeth];
+        blur_teeth<radius>(bank, i, s.weighed, made);
+        GKM_EACH_TOOTH(k) write(blurred + k * L, made[k]);
       });
       spread(at.y, bank, top, bottom, s.blurred, sums);
     }

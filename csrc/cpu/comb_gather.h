@@ -1,8 +1,8 @@
 // blur and correlate in combs: whole strips of images, a row at a time.
 //
 // A strip's rows are put in combs once for a band of them. For each row and colour all kernels' columns are blurred
-// into 18 vectors each; then one kernel after the other is blurred along the row, half a comb in registers, and spent:
-// the blur weighs it into the sums of the half, which stay in registers too, correlate into the kernel's map.
+// into 10 vectors each; then one kernel after the other is blurred along the row, in registers, and spent: the blur weighs
+// it into the row's sums, which stay in registers too, correlate into the kernel's map.
 #pragma once
 
 namespace {
@@ -120,8 +120,7 @@ class CombGather {
         HeldPairs<float, kCombSize> held(bank, bank.taps_h_of(0), x + v * L, L);
         held.template blur<0>(0, s.columns + v * L, kCombSize);
       }
-      half<0>(c, next, s);
-      half<kHalf>(c, next, s);
+      finish(c, next, s);
       if constexpr (!kBlurs) {
         if (!form_.channel_coeffs && c + 1 < form_.C) continue;
         for (int64_t m = 0; m < form_.M; ++m) write_teeth(s.maps + m * kMapSize, map(m, c, at));
@@ -134,32 +133,31 @@ class CombGather {
     }
   }
 
-  // The teeth from kFirst on of one colour.
-  template <int kFirst>
-  void half(int64_t c, Place next, const Scratch& s) const {
+  // One colour along the row, and what its results are for.
+  void finish(int64_t c, Place next, const Scratch& s) const {
     const Bank<float>& bank = banks_.of(c);
     const int64_t C = form_.C, O = form_.O;
-    const int64_t colours = form_.channel_coeffs ? 1 : C, part = (form_.channel_coeffs ? 0 : 2 * c) + (kFirst > 0);
-    float* const images = s.images + kFirst * L;
+    const int64_t colours = form_.channel_coeffs ? 1 : C;
+    float* const images = s.images;
     const auto blur = [&](auto&& done) GKM_LAMBDA {
       each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
         const int64_t m = bank.kernel[i];
-        fetch(map(m, c, next), part, 2 * colours);
-        V sums[kHalf];
-        blur_teeth<kFirst, radius>(bank, i, s.columns + i * kCombSize, sums);
+        fetch(map(m, c, next), c % colours, colours);
+        V sums[kTeeth];
+        blur_teeth<radius>(bank, i, s.columns + i * kCombSize, sums);
         done(m, s.maps + m * kMapSize, sums);
       });
     };
     if (kBlurs && form_.mix == nullptr) {
-      V made[kHalf] = {};
+      V made[kTeeth] = {};
       blur([&](int64_t, const float* map, const V* sums) GKM_LAMBDA {
-        GKM_EACH_TOOTH(k) made[k] = in_register(made[k] + sums[k] * MapTeeth<S>::at(map, kFirst + k));
+        GKM_EACH_TOOTH(k) made[k] = in_register(made[k] + sums[k] * MapTeeth<S>::at(map, k));
       });
       GKM_EACH_TOOTH(k) write(images + c * kTeethSize + k * L, made[k]);
     } else if (kBlurs) {
       blur([&](int64_t m, const float* map, const V* sums) GKM_LAMBDA {
-        V weighed[kHalf];
-        GKM_EACH_TOOTH(k) weighed[k] = sums[k] * MapTeeth<S>::at(map, kFirst + k);
+        V weighed[kTeeth];
+        GKM_EACH_TOOTH(k) weighed[k] = sums[k] * MapTeeth<S>::at(map, k);
         for (int64_t o = 0; o < O; ++o) {
           const float weight = float(form_.mix[(m * O + o) * C + c]);
           float* image = images + o * kTeethSize;
@@ -169,7 +167,7 @@ class CombGather {
     } else {
       const bool first = c == 0 || form_.channel_coeffs;
       blur([&](int64_t m, float* map, const V* sums) GKM_LAMBDA {
-        V y[kHalf];
+        V y[kTeeth];
         if (form_.mix == nullptr) {
           GKM_EACH_TOOTH(k) y[k] = load(images + c * kTeethSize + k * L);
         } else {
@@ -179,11 +177,10 @@ class CombGather {
             GKM_EACH_TOOTH(k) y[k] += weight * load(images + o * kTeethSize + k * L);
           }
         }
-        float* half = map + kFirst * L;
         if (first) {
-          GKM_EACH_TOOTH(k) write(half + k * L, y[k] * sums[k]);
+          GKM_EACH_TOOTH(k) write(map + k * L, y[k] * sums[k]);
         } else {
-          GKM_EACH_TOOTH(k) write(half + k * L, load(half + k * L) + y[k] * sums[k]);
+          GKM_EACH_TOOTH(k) write(map + k * L, load(map + k * L) + y[k] * sums[k]);
         }
       });
     }

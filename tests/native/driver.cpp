@@ -66,12 +66,12 @@ bool check_combs() {
   const Bank wide{{10, 0, 3}, false, true}, narrow{{2, 0, 4, 1}, true, true};
   for (Padding padding : kPaddings) {
     for (Variant variant : kVariants) {
-      if (!check_comb(Call(11, 256, wide, padding, variant))) return false;
-      if (!check_comb(Call(6, 530, narrow, padding, variant))) return false;
+      if (!check_comb(Call(11, 128, wide, padding, variant))) return false;
+      if (!check_comb(Call(6, 274, narrow, padding, variant))) return false;
     }
-    if (!check_comb(Call(11, 260, wide, padding, Variant::plain))) return false;
+    if (!check_comb(Call(11, 132, wide, padding, Variant::plain))) return false;
     for (int i = 0; i < 2; ++i) {
-      if (!check_comb(Call(140, 256, narrow, padding, Variant::plain))) return false;
+      if (!check_comb(Call(140, 128, narrow, padding, Variant::plain))) return false;
     }
   }
   return true;
