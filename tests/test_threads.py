@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from problems import DTYPES, OPS, Problem, call
+from problems import DTYPES, IMAGE_OPS, OPS, Problem, call
 
 
 @pytest.fixture
@@ -13,12 +13,20 @@ def threads():
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("outputs", [None, 2], ids=["no_mix", "mix"])
-@pytest.mark.parametrize("width", [140, 530])
 @pytest.mark.parametrize("op", OPS)
-def test_equal_bits_on_any_number_of_threads(serving, threads, op, width, outputs, dtype):
+def test_equal_bits_on_any_number_of_threads(serving, threads, op, outputs, dtype):
+    check_equal_bits(serving, threads, op, Problem(2, 3, 150, 140, bank="per_colour", outputs=outputs).arguments(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("op", IMAGE_OPS)
+def test_equal_bits_of_wide_images_on_any_number_of_threads(serving, threads, op, dtype):
+    check_equal_bits(serving, threads, op, Problem(2, 3, 150, 280, bank="per_colour").arguments(dtype))
+
+
+def check_equal_bits(serving, threads, op, arguments):
     if serving.backend == "eager":
         pytest.skip("plain PyTorch's convolutions and sums make no such promise")
-    arguments = Problem(2, 3, 150, width, bank="per_colour", outputs=outputs).arguments(dtype)
     threads(1)
     alone = call(op, arguments)
     for count in (2, 3, 5):
