@@ -338,13 +338,26 @@ GKM_INLINE S* out_at(const gkm::Form& form, int64_t index, int64_t planes, Place
   return static_cast<S*>(form.out) + ((at.b * planes + index) * form.H + at.y) * form.W + at.x;
 }
 
-// Asks the memory for a share of the parts of kCombWidth pixels, a few lines between other work.
+// Lines of kCombWidth pixels to ask the memory for: one of `parts` shares of them.
 template <class S>
-GKM_INLINE void fetch(const S* pixels, int64_t part, int64_t parts) {
-  constexpr int64_t kLine = 64 / int64_t(sizeof(S)), kLines = kCombWidth / kLine;
-  for (int64_t line = part * kLines / parts; line < (part + 1) * kLines / parts; ++line) {
-    __builtin_prefetch(pixels + line * kLine, 0, 2);
+class Fetch {
+  static constexpr int64_t kLine = 64 / int64_t(sizeof(S)), kLines = kCombWidth / kLine;
+
+ public:
+  Fetch(int64_t part, int64_t parts) : from_(part * kLines / parts), to_((part + 1) * kLines / parts) {}
+
+  GKM_INLINE void operator()(const S* pixels) const {
+    for (int64_t line = from_; line < to_; ++line) __builtin_prefetch(pixels + line * kLine, 0, 2);
   }
+
+ private:
+  int64_t from_, to_;
+};
+
+// All of them.
+template <class S>
+GKM_INLINE void fetch(const S* pixels) {
+  Fetch<S>(0, 1)(pixels);
 }
 
 }  // namespace

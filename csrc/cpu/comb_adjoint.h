@@ -111,18 +111,20 @@ class CombAdjoint {
       float* comb = s.y + o * kCombSize;
       of_y.read(y, comb);
       scale_edges(at, 2, comb);
-      if (at.y + 1 < form_.H) fetch(y + form_.y.row + at.x * form_.y.column, 0, 1);
+      if (at.y + 1 < form_.H) fetch(y + form_.y.row + at.x * form_.y.column);
     }
-    const int64_t colours = form_.channel_coeffs ? 1 : form_.C, whole = at.y - banks_.radius();
+    const int64_t whole = at.y - banks_.radius();
     for (int64_t c = 0; c < form_.C; ++c, sums += (kRing + 1) * kRow) {
       const Bank<float>& bank = banks_.of(c);
       if (c == 0 || form_.channel_coeffs) {
         for (int64_t m = 0; m < form_.M; ++m) of_maps.read_map(coeffs_at<S>(form_, m, c, at) - at.x, s.maps + m * kMapSize);
       }
-      if (whole >= top) fetch(out_at<S>(form_, c, form_.C, Place{at.b, whole, at.x}), 0, 1);
+      if (whole >= top) fetch(out_at<S>(form_, c, form_.C, Place{at.b, whole, at.x}));
+      // Colours that share maps ask for the next ones together.
+      const Fetch<S> fetch_share(form_.channel_coeffs ? 0 : c, form_.channel_coeffs ? 1 : form_.C);
       each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
         const int64_t m = bank.kernel[i];
-        fetch(coeffs_at<S>(form_, m, c, next), c % colours, colours);
+        fetch_share(coeffs_at<S>(form_, m, c, next));
         weigh(m, c, s);
         float* blurred = s.blurred + i * kRow;
         V made[kTeeth];

@@ -94,7 +94,7 @@ class CombGather {
       } else {
         reader.read(x + source * form_.x.row, comb);
       }
-      if (next >= 0) fetch(x + next * form_.x.row + at.x * form_.x.column, 0, 1);
+      if (next >= 0) fetch(x + next * form_.x.row + at.x * form_.x.column);
     }
   }
 
@@ -114,7 +114,7 @@ class CombGather {
         for (int64_t m = 0; m < form_.M; ++m) MapTeeth<S>::read(map(m, c, at), s.maps + m * kMapSize);
       }
       if constexpr (kBlurs) {
-        if (c < form_.O) fetch(out_at<S>(form_, c, form_.O, at), 0, 1);
+        if (c < form_.O) fetch(out_at<S>(form_, c, form_.O, at));
       }
       for (int64_t v = 0; v < kCombVectors; v += kHeld) {
         HeldPairs<float, kCombSize> held(bank, bank.taps_h_of(0), x + v * L, L);
@@ -137,12 +137,13 @@ class CombGather {
   void finish(int64_t c, Place next, const Scratch& s) const {
     const Bank<float>& bank = banks_.of(c);
     const int64_t C = form_.C, O = form_.O;
-    const int64_t colours = form_.channel_coeffs ? 1 : C;
+    // Colours that share maps ask for the next ones together.
+    const Fetch<S> fetch_share(form_.channel_coeffs ? 0 : c, form_.channel_coeffs ? 1 : C);
     float* const images = s.images;
     const auto blur = [&](auto&& done) GKM_LAMBDA {
       each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
         const int64_t m = bank.kernel[i];
-        fetch(map(m, c, next), c % colours, colours);
+        fetch_share(map(m, c, next));
         V sums[kTeeth];
         blur_teeth<radius>(bank, i, s.columns + i * kCombSize, sums);
         done(m, s.maps + m * kMapSize, sums);
