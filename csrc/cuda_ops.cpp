@@ -25,9 +25,10 @@ gkm::cuda::Kernels wanted_kernels() {
   const char* const wanted = std::getenv("GKM_OPS_CUDA_KERNELS");
   if (wanted == nullptr || *wanted == '\0') return Kernels::best;
   if (std::string(wanted) == "generic") return Kernels::generic;
+  if (std::string(wanted) == "banded") return Kernels::banded;
   if (std::string(wanted) == "composed") return Kernels::composed;
   throw std::runtime_error("GKM_OPS_CUDA_KERNELS: got '" + std::string(wanted) +
-                           "', wanted 'generic', 'composed' or nothing");
+                           "', wanted 'generic', 'banded', 'composed' or nothing");
 }
 
 // The table of a tensor, which is made contiguous where it is not.

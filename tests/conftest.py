@@ -48,7 +48,7 @@ if torch.cuda.is_available():
     BACKENDS += [Serving("cuda", "cuda"), Serving("triton", "cuda"), Serving("eager", "cuda")]
 SERVING = [*(Serving("cpu", "cpu", name) for name in instruction_sets()), *BACKENDS[1:]]
 if torch.cuda.is_available():
-    SERVING += [Serving("cuda", "cuda", "generic"), Serving("cuda", "cuda", "composed")]
+    SERVING += [Serving("cuda", "cuda", kernels) for kernels in ("generic", "banded", "composed")]
 
 
 def serve_with(chosen: Serving, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:

@@ -158,7 +158,7 @@ def test_offsets_beyond_31_bits_on_cuda(gpu_backend):
         torch.testing.assert_close(got[..., -shown // 2 :, :], want[..., -shown // 2 :, :], rtol=2e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kernels", ["", "generic", "composed"])
+@pytest.mark.parametrize("kernels", ["", "generic", "banded", "composed"])
 def test_a_wrong_name_of_kernels_is_refused_on_cuda(kernels, monkeypatch):
     if gkm_ops.available_backends("cuda")["cuda"] != "available":
         pytest.skip("the CUDA kernels are not there")
@@ -167,7 +167,7 @@ def test_a_wrong_name_of_kernels_is_refused_on_cuda(kernels, monkeypatch):
     monkeypatch.setenv("GKM_OPS_CUDA_KERNELS", kernels)
     gkm_ops.gkm_blur(x, coeffs, bank)
     monkeypatch.setenv("GKM_OPS_CUDA_KERNELS", "fast")
-    with pytest.raises(RuntimeError, match="GKM_OPS_CUDA_KERNELS: got 'fast', wanted 'generic', 'composed' or"):
+    with pytest.raises(RuntimeError, match="GKM_OPS_CUDA_KERNELS: got 'fast', wanted 'generic', 'banded', 'composed' or"):
         gkm_ops.gkm_blur(x, coeffs, bank)
 
 

@@ -167,7 +167,9 @@ def field(case: Case, precision: str, device: torch.device) -> list[Contender]:
     ours = [_by(c, backend) for c in fused for backend in _ours(device)]
     if "cuda" in _ours(device):
         others_of_ours = [c for c in fused if c.job in ("forward", "correlate")]
-        ours += [replace(_by(c, "cuda", kernels="composed"), family="variant") for c in others_of_ours]
+        ours += [
+            replace(_by(c, "cuda", kernels), family="variant") for c in others_of_ours for kernels in ("banded", "composed")
+        ]
     if not case.others:
         return ours
     others = [c for c in every if c.family in ("eager", "compiled") and c.name in _NAMES]
