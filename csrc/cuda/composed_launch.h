@@ -7,18 +7,13 @@ namespace gkm::cuda::composed {
 
 constexpr int kColours = 3;  // that share a pixel's kernel
 constexpr int kReach = 10;   // of its kernel, at most
-constexpr bool kBlur16 = false, kBlurSingle = false, kBlur32 = true;
-constexpr bool kCorrelate16 = false, kCorrelateSingle = false, kCorrelate32 = true;
 
 // Whether they can make a call on the current device.
 bool serves(const Form& form);
 
 // Whether they are faster at it than banded products, as measured on an H200 (docs/kernels.md).
 inline bool pays(const Form& form) {
-  if (form.target == Target::blur) {
-    return form.storage != Storage::f32 ? kBlur16 : form.single ? kBlurSingle : kBlur32;
-  }
-  return form.storage != Storage::f32 ? kCorrelate16 : form.single ? kCorrelateSingle : kCorrelate32;
+  return form.target == Target::correlate && form.storage == Storage::f32 && !form.single;
 }
 
 // Starts a call on a stream. Returns CUDA's error code, 0 for none.
