@@ -167,7 +167,9 @@ def test_a_wrong_name_of_kernels_is_refused_on_cuda(kernels, monkeypatch):
     monkeypatch.setenv("GKM_OPS_CUDA_KERNELS", kernels)
     gkm_ops.gkm_blur(x, coeffs, bank)
     monkeypatch.setenv("GKM_OPS_CUDA_KERNELS", "fast")
-    with pytest.raises(RuntimeError, match="GKM_OPS_CUDA_KERNELS: got 'fast', wanted 'generic', 'banded', 'composed' or"):
+    with pytest.raises(
+        RuntimeError, match="GKM_OPS_CUDA_KERNELS: got 'fast', wanted 'generic', 'banded', 'composed' or"
+    ):
         gkm_ops.gkm_blur(x, coeffs, bank)
 
 

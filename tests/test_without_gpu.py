@@ -39,7 +39,7 @@ NVCC = shutil.which("nvcc")
 # How many of its calls the driver makes, of all kinds in turn.
 CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 25, 400
 ALL_TYPES, FLOAT32, BFLOAT16 = -1, 0, 2
-KERNELS = {"best": 0, "generic": 1, "composed": 2}
+KERNELS = {"best": 0, "generic": 1, "banded": 2, "composed": 3}
 
 
 class Fault(NamedTuple):
@@ -64,7 +64,7 @@ class Fault(NamedTuple):
 
 def of_banded(file, around, text=None, instead=""):
     """A fault of the kernels on matrix units; without a text all of what is around it."""
-    return Fault(file, around, text or around, instead, kernels="best")
+    return Fault(file, around, text or around, instead, kernels="banded")
 
 
 def of_composed(around, text=None, instead=""):

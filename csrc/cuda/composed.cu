@@ -29,6 +29,11 @@ bool serves(const Form& form) {
          form.M <= kMostKernels && shared_bytes<float>(form) <= shared_bytes_of_a_block();
 }
 
+bool pays(const Form& form) {
+  // As long as every block has one tile, a call takes no longer than that, and banded products have larger ones.
+  return Tile::count(form) <= int64_t(multiprocessors()) * kBlocks;
+}
+
 int launch(const Form& form, void* stream) {
   switch (form.storage) {
     case Storage::f32:

@@ -11,10 +11,8 @@ constexpr int kReach = 10;   // of its kernel, at most
 // Whether they can make a call on the current device.
 bool serves(const Form& form);
 
-// Whether they are faster at it than banded products, as measured on an H200 (docs/kernels.md).
-inline bool pays(const Form& form) {
-  return form.target == Target::correlate && form.storage == Storage::f32 && !form.single;
-}
+// Whether they are faster at it than banded products: at few pixels.
+bool pays(const Form& form);
 
 // Starts a call on a stream. Returns CUDA's error code, 0 for none.
 int launch(const Form& form, void* stream);

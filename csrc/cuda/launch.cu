@@ -61,8 +61,8 @@ size_t workspace_bytes(const Form& form) {
 
 int launch(const Form& form, void* stream) {
   if (form.target == Target::grad_taps_w) return launch(transposed(form), stream);
-  const bool compose = form.kernels == Kernels::composed || (form.kernels == Kernels::best && composed::pays(form));
-  if (compose && composed::serves(form)) return composed::launch(form, stream);
+  const bool composes = form.kernels == Kernels::composed || (form.kernels == Kernels::best && composed::pays(form));
+  if (composes && composed::serves(form)) return composed::launch(form, stream);
   Form shaped = form;
   if (form.kernels != Kernels::generic && banded::serves(shaped)) return launch_banded(shaped, stream);
   return launch_for_any_bank(form, stream);

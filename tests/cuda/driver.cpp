@@ -1,8 +1,8 @@
 // Calls the CUDA kernels as the binding does, on a processor, and compares every target with the form's definition.
 //
 // Arguments: how many calls to make, in the storage type of a number (0 to 3, or -1 for all in turn), by the best kernels
-// (0), those for any bank (1) or those that compose each pixel's own (2), and the number of a fault that the kernels were
-// compiled with, or 0 for none of them.
+// (0), those for any bank (1), those on matrix units (2) or those that compose each pixel's own (3), and the number of a
+// fault that the kernels were compiled with, or 0 for none of them.
 // Exits with 1 and a word on the first call that is wrong.
 #include <cstdlib>
 
@@ -54,7 +54,8 @@ bool check(const Call& call, Target target, const Way& way, const std::vector<do
     std::printf("target %d is refused\n", int(target));
     return false;
   }
-  constexpr const char* kNames[] = {"the best kernels", "the kernels for any bank", "the kernels of each pixel's own"};
+  constexpr const char* kNames[] = {"the best kernels", "the kernels for any bank", "the kernels on matrix units",
+                                    "the kernels of each pixel's own"};
   const char* const name = kNames[int(way.kernels)];
   // Matrix units take factors for bfloat16 in one float16, whose 11 bits are more than its result shows.
   const double of_sums = way.storage == Storage::bf16 && way.kernels != Kernels::generic ? 0x1p-10 : kOfFloatSums;
