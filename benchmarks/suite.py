@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,7 @@ from benchmarks.worker import Setting, Worker
 FUSED = "forward/fused/gkm_blur"
 _SMALL = (8, 8)
 _TINY = (24, 24)
+_SCALING_TURNS = 3
 
 
 class GateError(Exception):
@@ -149,30 +151,25 @@ def _rooflines(plan: Plan) -> list[dict[str, Any]]:
 def _scaling(timings: list[dict[str, Any]], plan: Plan) -> list[dict[str, Any]]:
     """Time against size of the fastest forward pass of each family that needs no compiling for a size.
 
-    Each in a process of its own: an image too large for one formulation's memory ends that process alone, and
-    stands in the record as a row without a time.
+    Each alone and in a process of its own, so that none lacks the memory that another holds: an image too large for a
+    formulation ends that process alone, and stands in the record as a row without a time.
     """
     forward = [t for t in timings if t["job"] == "forward" and t["dtype"] == "float32" and t["family"] != "compiled"]
     fastest = {}
     for timing in sorted(forward, key=lambda t: (t["size"], -t["seconds"]["median"])):
         fastest[timing["family"]] = timing
     rows = []
-    for size in _bar(plan.scaling_sizes, "scaling"):
-        with ExitStack() as stack:
-            turns, lost = {}, []
-            for family, timing in fastest.items():
-                process = stack.enter_context(Worker(Setting(plan.threads, timing["allocator"])))
-                try:
-                    _, difference = process.call(worker.prepare, timing["key"], size)
-                except BrokenProcessPool:
-                    lost.append(family)
-                    continue
-                _refuse_wrong({timing["key"]: (contenders()[timing["key"]], difference)})
-                turns[family] = partial(process.call, worker.turn, timing["key"], size)
-            with tqdm(total=3 * len(turns), desc=_text(size), leave=False) as progress:
-                records = take_turns(turns, {family: family for family in turns}, 3, progress)
-        times = {family: asdict(Spread.of(records[family].calls)) for family in turns} | dict.fromkeys(lost)
-        rows += [{"key": t["key"], "family": f, "size": size, "seconds": times[f]} for f, t in fastest.items()]
+    for size, (family, timing) in _bar(list(itertools.product(plan.scaling_sizes, fastest.items())), "scaling"):
+        key, seconds = timing["key"], None
+        with Worker(Setting(plan.threads, timing["allocator"])) as process:
+            try:
+                _, difference = process.call(worker.prepare, key, size)
+                _refuse_wrong({key: (contenders()[key], difference)})
+                turns = [process.call(worker.turn, key, size) for _ in range(_SCALING_TURNS)]
+                seconds = asdict(Spread.of(list(itertools.chain(*turns))))
+            except BrokenProcessPool:
+                pass
+        rows.append({"key": key, "family": family, "size": size, "seconds": seconds})
     return rows
 
 
