@@ -72,22 +72,15 @@ class Adjoint {
   int64_t origin(const Tile& tile) const { return (tile.x - radius_ + kFarLeft * P) / P * P - kFarLeft * P; }
 
   Scratch scratch() const {
-    const int64_t sizes[] = {form_.O * source_size(),
-                             source_size(),
-                             source_size(),
-                             colours_ * form_.M * kernel_size(),
-                             colours_ * rows() * terms_size() + L,
-                             colours_ * rows() * result_stride()};
-    size_t bytes = 0;
-    for (int64_t size : sizes) bytes += Arena::bytes<A>(size);
-    Arena arena(runtime_.scratch(bytes));
     Scratch s;
-    s.images = arena.take<A>(sizes[0]);
-    s.coeffs = arena.take<A>(sizes[1]);
-    s.weighed = arena.take<A>(sizes[2]);
-    s.columns = arena.take<A>(sizes[3]);
-    s.terms = arena.take<A>(sizes[4]);
-    s.result = arena.take<A>(sizes[5]);
+    carve(runtime_, [&](auto&& part) {
+      part(s.images, form_.O * source_size());
+      part(s.coeffs, source_size());
+      part(s.weighed, source_size());
+      part(s.columns, colours_ * form_.M * kernel_size());
+      part(s.terms, colours_ * rows() * terms_size() + L);
+      part(s.result, colours_ * rows() * result_stride());
+    });
     return s;
   }
 

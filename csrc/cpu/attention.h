@@ -45,8 +45,8 @@ class Attention {
   Attention(const gkm::Attention& form, const gkm::Runtime& runtime)
       : form_(form),
         runtime_(runtime),
-        band_rows_(form.H < kLeastRows * kMostBands ? kLeastRows : (form.H + kMostBands - 1) / kMostBands),
-        bands_((form.H + band_rows_ - 1) / band_rows_),
+        band_rows_(form.H < kLeastRows * kMostBands ? kLeastRows : divided(form.H, kMostBands)),
+        bands_(divided(form.H, band_rows_)),
         of_bands_(form.pass == gkm::AttentionPass::gate ? nullptr
                                                         : new float[size_t(form.B * bands_ * 2 * form.C * form.W)]) {}
   Attention(const Attention&) = delete;

@@ -6,6 +6,9 @@ namespace {
 GKM_INLINE int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 GKM_INLINE int64_t max(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// How many pieces of at most so many n make.
+GKM_INLINE int64_t divided(int64_t n, int64_t by) { return (n + by - 1) / by; }
+
 // Where the sample at index i + offset of an axis of n comes from; -1 is a zero. Any |offset| < n reflects right.
 GKM_INLINE int64_t border_index(int64_t i, int64_t n, gkm::Padding padding) {
   if (__builtin_expect(i >= 0 && i < n, 1)) return i;

@@ -55,25 +55,22 @@ class CombAdjoint {
 
   // Few bands, as each repeats the sources above and below, and as many for every thread.
   static int64_t band_rows(int64_t H, int64_t images, int64_t threads) {
-    const int64_t share = (H * images + threads - 1) / threads;
+    const int64_t share = divided(H * images, threads);
     const int64_t bands = max(1, (share + kCombAdjointRows / 2) / kCombAdjointRows);
-    return min(max((share + bands - 1) / bands, kLeastCombAdjointRows), max(H, 1));
+    return min(max(divided(share, bands), kLeastCombAdjointRows), max(H, 1));
   }
 
   int64_t sums_size() const { return form_.C * (kRing + 1) * kRow; }
 
   Scratch scratch() const {
-    const int64_t sizes[] = {form_.O * kCombSize, form_.M * kMapSize, kCombSize, form_.M * kRow,
-                             groups_.longest() * sums_size()};
-    size_t bytes = 0;
-    for (int64_t size : sizes) bytes += Arena::bytes<float>(size);
-    Arena arena(runtime_.scratch(bytes));
     Scratch s;
-    s.y = arena.take<float>(sizes[0]);
-    s.maps = arena.take<float>(sizes[1]);
-    s.weighed = arena.take<float>(sizes[2]);
-    s.blurred = arena.take<float>(sizes[3]);
-    s.sums = arena.take<float>(sizes[4]);
+    carve(runtime_, [&](auto&& part) {
+      part(s.y, form_.O * kCombSize);
+      part(s.maps, form_.M * kMapSize);
+      part(s.weighed, kCombSize);
+      part(s.blurred, form_.M * kRow);
+      part(s.sums, groups_.longest() * sums_size());
+    });
     return s;
   }
 

@@ -44,16 +44,13 @@ class CombGather {
   int64_t x_rows() const { return bands_.longest() + 2 * banks_.radius(); }
 
   Scratch scratch() const {
-    const int64_t sizes[] = {groups_.longest() * form_.C * x_rows() * kCombSize, form_.M * kCombSize, form_.M * kMapSize,
-                             form_.O * kTeethSize};
-    size_t bytes = 0;
-    for (int64_t size : sizes) bytes += Arena::bytes<float>(size);
-    Arena arena(runtime_.scratch(bytes));
     Scratch s;
-    s.x = arena.take<float>(sizes[0]);
-    s.columns = arena.take<float>(sizes[1]);
-    s.maps = arena.take<float>(sizes[2]);
-    s.images = arena.take<float>(sizes[3]);
+    carve(runtime_, [&](auto&& part) {
+      part(s.x, groups_.longest() * form_.C * x_rows() * kCombSize);
+      part(s.columns, form_.M * kCombSize);
+      part(s.maps, form_.M * kMapSize);
+      part(s.images, form_.O * kTeethSize);
+    });
     return s;
   }
 

@@ -94,19 +94,15 @@ class Gather {
   }
 
   Scratch scratch() const {
-    const int64_t sizes[] = {form_.C * samples_rows() * samples_stride(), colours_ * form_.M * blurred_stride_,
-                             form_.O * panel_size(), panel_size(), map_count() * panel_size()};
-    const int64_t systems = kTarget == gkm::Target::ridge_dual ? RidgeSystems<A>::panels(form_.C) * panel_size() : 0;
-    size_t bytes = Arena::bytes<double>(systems);
-    for (int64_t size : sizes) bytes += Arena::bytes<A>(size);
-    Arena arena(runtime_.scratch(bytes));
     Scratch s;
-    s.samples = arena.take<A>(sizes[0]);
-    s.blurred = arena.take<A>(sizes[1]);
-    s.images = arena.take<A>(sizes[2]);
-    s.coeffs = arena.take<A>(sizes[3]);
-    s.maps = arena.take<A>(sizes[4]);
-    s.systems = arena.take<double>(systems);
+    carve(runtime_, [&](auto&& part) {
+      part(s.samples, form_.C * samples_rows() * samples_stride());
+      part(s.blurred, colours_ * form_.M * blurred_stride_);
+      part(s.images, form_.O * panel_size());
+      part(s.coeffs, panel_size());
+      part(s.maps, map_count() * panel_size());
+      part(s.systems, kTarget == gkm::Target::ridge_dual ? RidgeSystems<A>::panels(form_.C) * panel_size() : 0);
+    });
     return s;
   }
 

@@ -358,7 +358,7 @@ void spread_terms(const Bank<A>& bank, const A* terms, int64_t stride, int64_t c
 // The column pass makes this many rows at a time, one vector wide.
 constexpr int kRows = 4;
 #define GKM_EACH_ROW(k) _Pragma("GCC unroll 4") for (int k = 0; k < kRows; ++k)
-GKM_INLINE int64_t whole_blocks(int64_t rows) { return (rows + kRows - 1) / kRows * kRows; }
+GKM_INLINE int64_t whole_blocks(int64_t rows) { return divided(rows, kRows) * kRows; }
 
 // kRows sums by a symmetric kernel, from its ends to its centre. The samples above and below that share a tap are
 // two windows of rows, held in registers, that close in on the centre by a row a step: each step loads two rows.

@@ -29,7 +29,7 @@ class RidgeSystems {
   // Panels that n colours take.
   static int64_t panels(int64_t n) { return packed(n, 0) + n; }
 
-  RidgeSystems(double* entries, int64_t n, int64_t size) : entries_(entries), n_(n), size_(size) {}
+  RidgeSystems(double* entries, int64_t n, int64_t size) : entries_(entries), n_(int(n)), size_(size) {}
 
   void clear() const { __builtin_memset(entries_, 0, size_t(panels(n_) * size_) * sizeof(double)); }
 
@@ -52,30 +52,31 @@ class RidgeSystems {
   void solve_vector(A* y, int64_t at, double ridge) const {
     const auto l = [&](int64_t i, int64_t j) GKM_LAMBDA { return read<Wide>(g(i, j) + at); };
     const auto z = [&](int64_t i) GKM_LAMBDA { return g(n_, i) + at; };
-    for (int64_t j = 0; j < n_; ++j) {
+    for (int j = 0; j < n_; ++j) {
       Wide pivot = l(j, j) + ridge;
-      for (int64_t k = 0; k < j; ++k) pivot -= l(j, k) * l(j, k) * l(k, k);
+      for (int k = 0; k < j; ++k) pivot -= l(j, k) * l(j, k) * l(k, k);
       pivot = pivot < ridge ? Wide{} + ridge : pivot;  // never below it but by rounding
       write(g(j, j) + at, pivot);
-      for (int64_t i = j + 1; i < n_; ++i) {
+      for (int i = j + 1; i < n_; ++i) {
         Wide sum = l(i, j);
-        for (int64_t k = 0; k < j; ++k) sum -= l(i, k) * l(j, k) * l(k, k);
+        for (int k = 0; k < j; ++k) sum -= l(i, k) * l(j, k) * l(k, k);
         write(g(i, j) + at, sum / pivot);
       }
       Wide side = wide(load(y + j * size_));
-      for (int64_t k = 0; k < j; ++k) side -= l(j, k) * read<Wide>(z(k));
+      for (int k = 0; k < j; ++k) side -= l(j, k) * read<Wide>(z(k));
       write(z(j), side);
     }
-    for (int64_t i = n_ - 1; i >= 0; --i) {
+    for (int i = n_ - 1; i >= 0; --i) {
       Wide side = read<Wide>(z(i)) / l(i, i);
-      for (int64_t k = i + 1; k < n_; ++k) side -= l(k, i) * read<Wide>(z(k));
+      for (int k = i + 1; k < n_; ++k) side -= l(k, i) * read<Wide>(z(k));
       write(z(i), side);
       write(y + i * size_, __builtin_convertvector(side, V));
     }
   }
 
   double* entries_;
-  int64_t n_, size_;
+  int n_;
+  int64_t size_;
 };
 
 }  // namespace

@@ -13,8 +13,8 @@ class ThinConvolution {
       : form_(form),
         runtime_(runtime),
         rows_(form.grad == nullptr ? kSums : kGradientRows),
-        bands_((form.H + rows_ - 1) / rows_),
-        line_((form.W + kLineLanes - 1) / kLineLanes * kLineLanes + 2 * kHalo),
+        bands_(divided(form.H, rows_)),
+        line_(divided(form.W, kLineLanes) * kLineLanes + 2 * kHalo),
         sums_(new double[size_t(form.grad == nullptr ? 0 : form.B * bands_ * form.O * form.C * kTaps)]) {}
   ThinConvolution(const ThinConvolution&) = delete;
   ~ThinConvolution() { delete[] sums_; }

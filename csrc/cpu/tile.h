@@ -30,29 +30,24 @@ struct Strips {
 // Rows of a tile: as many as pay, but fewer rather than leave threads without a tile. There are `columns` tiles a row.
 GKM_INLINE int64_t tile_rows(int64_t most, int64_t least, int64_t H, int64_t columns, int64_t threads) {
   int64_t rows = most;
-  while (rows / 2 >= least && columns * ((H + rows - 1) / rows) < 2 * threads) rows /= 2;
+  while (rows / 2 >= least && columns * divided(H, rows) < 2 * threads) rows /= 2;
   return rows;
 }
 
-// Scratch is carved from one block per thread.
-class Arena {
- public:
-  explicit Arena(void* memory) : next_(static_cast<char*>(memory)) {}
-
-  template <class T>
-  T* take(int64_t n) {
-    T* taken = reinterpret_cast<T*>(next_);
-    next_ += bytes<T>(n);
-    return taken;
-  }
-  template <class T>
-  static size_t bytes(int64_t n) {
-    return (size_t(n) * sizeof(T) + 63) / 64 * 64;
-  }
-
- private:
-  char* next_;
-};
+// Gives each of a struct's pointers its part of the thread's scratch, from a line of the cache on: `parts` calls the
+// function it is given with every pointer and how many of its type it is to have.
+template <class Parts>
+GKM_INLINE void carve(const gkm::Runtime& runtime, Parts&& parts) {
+  size_t bytes = 0;
+  const auto size_of_part = [](auto* part, int64_t n) { return (size_t(n) * sizeof(*part) + 63) / 64 * 64; };
+  parts([&](auto*& part, int64_t n) { bytes += size_of_part(part, n); });
+  char* next = static_cast<char*>(runtime.scratch(bytes));
+  parts([&](auto*& part, int64_t n) {
+    const size_t taken = size_of_part(part, n);
+    part = reinterpret_cast<decltype(+part)>(next);
+    next += taken;
+  });
+}
 
 template <class S>
 GKM_INLINE const S* plane(const gkm::Planes& planes, int64_t b, int64_t m, int64_t c) {
@@ -148,7 +143,7 @@ class Ahead {
     last_ = in_line + (to - from) * int64_t(sizeof(S));
     stride_ = row_stride * int64_t(sizeof(S));
     left_ = min(y + rows, H) - first;
-    at_once_ = (left_ + calls - 1) / calls;
+    at_once_ = divided(left_, calls);
   }
 
   GKM_INLINE void some() {

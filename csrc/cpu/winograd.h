@@ -13,9 +13,6 @@ constexpr int kTileLanes = kLanes<float>;
 // As many sums as registers hold, with few left over of 32, 44, 64, 76, 128 or 176 channels: 22 of 32, or 12 of 16.
 constexpr int kBlockVectors = 2, kGroup = GKM_VECTOR_BYTES == 64 ? 11 : 6;
 
-// How many pieces of at most so many n make.
-GKM_INLINE int64_t divided(int64_t n, int64_t by) { return (n + by - 1) / by; }
-
 // Lanes of two vectors by number, those of the second from kTileLanes on.
 GKM_INLINE Vec<float> pick(Vec<float> a, Vec<float> b, Bits lanes) {
 #if defined(__clang__)
