@@ -47,7 +47,7 @@ def stages(results: Path) -> list[list[Step]]:
     pip = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "-q", "-e", "."]
     # Kernels are compiled as cases meet them, by the processor: several of them at once.
     several = ["-n", str(min(12, os.cpu_count() or 1))] if find_spec("xdist") else []
-    tests = [python, "-m", "pytest", "-q", *several, "-k", "cuda", "--every", "16", "--durations=5", "tests"]
+    tests = [python, "-m", "pytest", "-q", *several, "-k", "cuda", "--every", "48", "--durations=5", "tests"]
     untimed = [
         Step("tests", tests, 120),
         Step("compiling ahead", [python, "-m", "benchmarks.gpu.ahead"], 100),
