@@ -37,7 +37,7 @@ bench-network: $(INSTALLED)
 	$(RUN) -m benchmarks.network $(BENCH_ARGS)
 
 paper: $(INSTALLED)
-	$(RUN) -m benchmarks.paper $(PAPER_ARGS)
+	$(RUN) -m benchmarks.paper --overwrite $(PAPER_ARGS)
 
 # With the Python, torch and Triton that the machine has: there need not be a network.
 gpu-check:

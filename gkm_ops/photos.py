@@ -160,7 +160,7 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS
     except ImportError:
         raise
     except Exception as error:  # decoders raise all sorts of things when a file is damaged
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {str(error) or type(error).__name__}") from error
     return Photo(_upright(pixels.reshape(*pixels.shape[:2], -1), orientation), exif, icc_profile)
 
 
@@ -219,7 +219,7 @@ def _check_kind(image: Image.Image, bits: int, max_megapixels: float) -> None:
     megapixels = image.width * image.height / 1e6
     if megapixels > max_megapixels:
         raise ValueError(
-            f"got {megapixels:.1f} megapixels, wanted at most {max_megapixels:g}; to allow more, set max_megapixels "
+            f"got {megapixels:.3g} megapixels, wanted at most {max_megapixels:g}; to allow more, set max_megapixels "
             "(--max-megapixels)"
         )
     wanted = "wanted grey or RGB, with or without alpha, in 8 bits or (PNG, TIFF) 16"

@@ -70,8 +70,8 @@ def load_weights(net: GKMNet, path: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a damaged file, one with code in it, other names or shapes than the network's, or weights
-            that say they are of the other release.
+        ValueError: a damaged file, one with code in it, other names or shapes than the network's, numbers that are
+            complex, infinite or NaN, or weights that say they are of the other release.
 
     Example:
         >>> save_weights(GKMNet(), "weights.safetensors")
@@ -130,6 +130,11 @@ def _load(net: GKMNet, path: str | os.PathLike[str], state: Mapping[str, Any], s
             f"{name} of shape {_shape(state[name])}, not {tuple(wanted[name].shape)}"
             for name in wanted
             if name in state and _shape(state[name]) != tuple(wanted[name].shape)
+        ),
+        *(
+            f"{name} of {value.dtype}" if value.is_complex() else f"{name} with NaN or infinity"
+            for name, value in state.items()
+            if isinstance(value, torch.Tensor) and (value.is_complex() or not value.isfinite().all())
         ),
     ]
     if misfits:

@@ -177,6 +177,23 @@ def test_photos_of_one_name_do_not_replace_each_other(deblur, capsys):
     assert photos.read("out/photo.png").pixels.shape[0] == 3
 
 
+def test_maps_of_photos_that_differ_in_their_suffix(deblur, tmp_path):
+    pytest.importorskip("matplotlib")
+    os.mkdir("in")
+    for name in ("photo.png", "photo.tif", "other.png"):
+        photos.write(f"in/{name}", photo())
+    assert deblur("in", "-o", "out", "--coefficients", 3) == 0
+    assert {name for name in files(tmp_path / "out") if "coefficients" in name} == {
+        "photo.png_coefficients.png", "photo.tif_coefficients.png", "other_coefficients.png",
+    }  # fmt: skip
+
+
+def test_a_format_that_cannot_be_written_is_no_folder(deblur, capsys):
+    photos.write("photo.png", photo())
+    assert deblur("photo.png", "-o", "out.bmp") == 1
+    assert "--output: got 'out.bmp', wanted a folder, or a name that ends in .png" in capsys.readouterr().err
+
+
 def test_existing_files_are_replaced_only_when_asked(deblur, tmp_path, capsys):
     photos.write("photo.png", photo())
     (tmp_path / "out.png").write_text("something else")
@@ -236,7 +253,7 @@ def test_a_device_that_is_not_there_is_named(deblur, capsys, device):
 
 def test_numbers_that_are_none_are_not_written(deblur, net, capsys):
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    state["SumLayer.conv.bias"].fill_(torch.inf)
+    state["SumLayer.conv.weight"].fill_(3e38)
     torch.save(state, "broken.pth")
     photos.write("photo.png", photo())
     assert deblur("photo.png", "-o", "out.png", "--weights", "broken.pth", "--release", "v2") == 1
@@ -288,6 +305,9 @@ def misfit(path, kind, net):
         torch.save({"layer.weight": torch.zeros(3)}, path)
     elif kind == "numbers for names":
         torch.save({1: torch.zeros(3)}, path)
+    elif kind in ("nan", "complex"):
+        weight = state["SumLayer.conv.weight"]
+        torch.save(state | {"SumLayer.conv.weight": weight * torch.nan if kind == "nan" else weight + 1j}, path)
     elif kind == "shape":
         torch.save(state | {"SumLayer.conv.weight": torch.zeros(3, 66, 1, 1)}, path)
     else:
@@ -304,6 +324,8 @@ def misfit(path, kind, net):
         ("not a dict", "got a Tensor, wanted the state dict of a GKMNet"),
         ("names", r"got other weights than a GKMNet's 240 entries: no .*; and 238 more"),
         ("numbers for names", "1, unknown|and 238 more"),
+        ("nan", "SumLayer.conv.weight with NaN or infinity"),
+        ("complex", "SumLayer.conv.weight of torch.complex64"),
         ("shape", r"SumLayer.conv.weight of shape \(3, 66, 1, 1\), not \(3, 132, 1, 1\)"),
     ],
 )

@@ -212,6 +212,14 @@ def test_existing_file_is_kept(folder, gkm_evaluate, tmp_path):
     assert path.read_text().startswith("name,psnr_blurred,")
 
 
+def test_a_photo_is_never_replaced(folder, gkm_evaluate):
+    photo = next(folder.rglob("*.png"))
+    before = photo.read_bytes()
+    status, out, complaints = gkm_evaluate(folder, "-o", photo, "--overwrite")
+    assert (status, out, photo.read_bytes()) == (1, "", before)
+    assert "is one of the photos" in complaints
+
+
 def test_file_in_no_folder_is_told_of_first(folder, gkm_evaluate, tmp_path):
     status, out, complaints = gkm_evaluate(folder, "-o", tmp_path / "nowhere/figures.csv")
     assert (status, out) == (1, "")

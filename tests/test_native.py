@@ -121,7 +121,7 @@ FAULTS = {
         "attention.h", "/ read<V>(form_.made.over_c + c + w);", "read<V>(form_.made.over_c + c + w)", "V{} + 1"
     ),
     "gate of two axes": Fault("attention.h", "+ w) + over_w) *", "over_w", "0.0f"),
-    "norm not rectified back": Fault("normalization.h", "> 0 ? grad : V{};", "V{}", "grad"),
+    "norm not rectified back": Fault("normalization.h", "<= 0 ? V{} : grad;", "V{}", "grad"),
     "statistics of one image": Fault("normalization.h", "b < form_.B; ++b", "b < form_.B", "b < 1"),
     "bfloat16 cut off, not rounded": whole("vector.h", "bits + 0x7fffu + ((bits >> 16) & 1u)", "bits"),
 }

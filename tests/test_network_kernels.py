@@ -148,6 +148,24 @@ def test_one_value_per_channel_is_refused():
         normalized_and_rectified(norm, x[:1], None)
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_norm_rectified_and_attention_hide_no_nan(instruction_set, bad):
+    norm, x, added = norm_and_tensors((9, 35))
+    attention = TripletAttention()
+    for place in ((0, 0, 0, 0), (1, 2, 8, 34)):  # the first, the last
+        spoilt = x.detach().clone()
+        spoilt[place] = bad
+        results = []
+        for function in (normalized_and_rectified, as_torch):
+            tensor = spoilt.clone().requires_grad_()
+            y = function(copy.deepcopy(norm), tensor, added)
+            results.append((y, *torch.autograd.grad(y.sum(), tensor)))
+        for got, want in zip(*results, strict=True):
+            assert torch.equal(got.isfinite(), want.isfinite())
+        kernels, exact = attention(spoilt), copy.deepcopy(attention).double()(spoilt.double())
+        assert torch.equal(kernels.isfinite(), exact.isfinite())
+
+
 # ---- Triplet attention -------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
 """The paper's tables and figures: a small run of everything, and what the pieces compute."""
 
 import csv
+import shutil
+import warnings
 
 import cv2
 import numpy as np
@@ -69,7 +71,11 @@ def test_a_part_is_put_beside_those_that_are_there(folder, tmp_path):
     run = [str(folder), "--out", str(tmp_path), "--windows", "8", "--parts"]
     assert cli.main([*run, "table1"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["paper.md", "table1.csv", "table1.json"]
-    assert cli.main([*run, "closed_form", "--size", "64x48"]) == 0
+    more = [*run, "closed_form", "--size", "64x48"]
+    before = (tmp_path / "paper.md").read_text()
+    assert cli.main(more) == 1  # not without being asked
+    assert (tmp_path / "paper.md").read_text() == before
+    assert cli.main([*more, "--overwrite"]) == 0
     tables = (tmp_path / "paper.md").read_text()
     assert tables.index("## Table 1") < tables.index("## The closed form's cost")
 
@@ -77,6 +83,53 @@ def test_a_part_is_put_beside_those_that_are_there(folder, tmp_path):
 def test_a_folder_without_pairs_is_an_error(tmp_path, capsys):
     assert cli.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 1
     assert "benchmarks.paper: error:" in capsys.readouterr().err
+
+
+def test_an_input_is_never_replaced(folder, tmp_path, capsys):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "a_blur.png").rename(tmp_path / "figure-3.png")
+    before = (tmp_path / "figure-3.png").read_bytes()
+    run = [str(folder), "--photos", str(tmp_path / "figure-3.png"), "--parts", "figures", "--out", str(tmp_path)]
+    assert cli.main([*run, "--overwrite"]) == 1
+    assert "figure-3.png: is one of the inputs" in capsys.readouterr().err
+    assert (tmp_path / "figure-3.png").read_bytes() == before
+
+
+def test_bad_pairs_are_named(folder, tmp_path, capsys):
+    def run(name, change):
+        shutil.copytree(folder, tmp_path / name)
+        photo = cv2.imread(str(folder / "b_blur.png"), cv2.IMREAD_UNCHANGED)
+        cv2.imwrite(str(tmp_path / name / "b_blur.png"), change(photo))
+        out = tmp_path / f"{name} out"
+        status = cli.main([str(tmp_path / name), "--parts", "table1", "--windows", "8", "--out", str(out)])
+        return status, capsys.readouterr().err
+
+    status, said = run("cut", lambda photo: photo[:-1])
+    assert status == 1
+    assert "b_blur.png: got 64x47 pixels, wanted 64x48 as of" in said
+    status, said = run("grey", lambda photo: photo[..., 0])
+    assert status == 0
+    assert "grey, b: is grey" in said
+
+
+def test_warnings_name_the_pair():
+    with (
+        pytest.warns(UserWarning, match=r"^lytro, a: it moved$"),
+        pairs.naming(pairs.Images("a", "lytro", torch.zeros(3))),
+    ):
+        warnings.warn("it moved", stacklevel=1)
+
+
+def test_sets_of_one_name_stay_apart(folder, tmp_path):
+    for parent in ("one", "two"):
+        shutil.copytree(folder, tmp_path / parent / "set")
+    both = pairs.from_folders([tmp_path / "one/set", tmp_path / "two/set"])
+    assert [pair.source for pair in both] == ["one/set"] * 2 + ["two/set"] * 2
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path, capsys):
+    assert cli.main(["--device", "nonsense", "--out", str(tmp_path)]) == 1
+    assert "--device: got 'nonsense', which torch cannot use" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("size", ["848", "848x561", "16x16", "axb"])

@@ -6,10 +6,11 @@ import argparse
 import json
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from benchmarks import environment
@@ -22,6 +23,7 @@ MEASURED = ("table1", "descent", "closed_form", "table2", "gradients")
 PARTS = (*MEASURED, "figures")
 _MULTIPLE, _SMALLEST = 16, 48  # as GKMNet's three scales and the bank's radius want
 _SHOWN = 3  # photos of figures 2 and 3
+_FIGURES = ("1", "2", "3", "4", "4-busiest")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,17 +39,18 @@ def _run(options: argparse.Namespace) -> int:
     folder = options.record or options.out
     for place in (folder, options.out):
         place.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    sets = pairs.from_folders(options.data) if options.data else pairs.from_scikit_image()
-    with warnings.catch_warnings(record=True) as misaligned:
+    _check_device(options.device)
+    _check_free(_made(options, folder), options)
+    with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _once()
+        sets = pairs.from_folders(options.data) if options.data else pairs.from_scikit_image()
         for part in options.parts:
             if part == "figures":
                 _draw(options, sets)
                 continue
             record = {"environment": environment.describe()} | _measure(part, options, sets)
             _write(folder / f"{part}.json", json.dumps(record, indent=1) + "\n")
-    for message in dict.fromkeys(str(warning.message) for warning in misaligned):
-        print(f"benchmarks.paper: warning: {message}", file=sys.stderr)
 
     records = report.read(folder)
     if records:
@@ -71,26 +74,66 @@ def _measure(part: str, options: argparse.Namespace, sets: Sequence[pairs.Images
     return gradients.measure(options.cg_steps, options.device)
 
 
+def _made(options: argparse.Namespace, folder: Path) -> list[Path]:
+    """The files that this run will write."""
+    made = [folder / f"{part}.json" for part in options.parts if part in MEASURED]
+    parts = {*options.parts, *report.read(folder)}
+    made += [folder / name for part, name in report.CSV_NAMES.items() if part in parts]
+    made += [folder / "paper.md"] if parts & set(MEASURED) else []
+    return made + [_figure(options, number) for number in _FIGURES if "figures" in options.parts]
+
+
+def _check_free(made: Sequence[Path], options: argparse.Namespace) -> None:
+    inputs = [*pairs.files(options.data, options.photos), *([options.weights] if options.weights else [])]
+    for path in made:
+        if any(other.exists() and path.exists() and path.samefile(other) for other in inputs):
+            raise ValueError(f"{path}: is one of the inputs, which are never replaced; name another --out or --record")
+        if path.exists() and not options.overwrite:
+            raise ValueError(f"{path}: exists already; name another --out or --record, or give --overwrite")
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that device
+        raise ValueError(f"--device: got {device!r}, which torch cannot use: {error}") from error
+
+
+def _once() -> Callable[..., None]:
+    """Tells of each warning when it is first met."""
+    told = set()
+
+    def show(message: Warning | str, *_: Any, **__: Any) -> None:
+        text = str(message)
+        if text not in told:
+            told.add(text)
+            tqdm.write(f"benchmarks.paper: warning: {text}", file=sys.stderr)
+
+    return show
+
+
 def _write(path: Path, text: str) -> None:
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def _figure(options: argparse.Namespace, number: str) -> Path:
+    path: Path = options.out / f"figure-{number}.{options.pictures}"
+    return path
 
 
 def _draw(options: argparse.Namespace, sets: Sequence[pairs.Images]) -> None:
     net = (pretrained() if options.weights is None else load_net(options.weights)).to(options.device)
     photos = pairs.only_defocused(options.photos) if options.photos else [pairs.coffee()]
 
-    def path(number: str) -> Path:
-        return options.out / f"figure-{number}.{options.pictures}"
-
     with tqdm(total=4, desc="figures", unit="figure", leave=False, disable=None) as progress:
-        figures.syntheses(path("1"), sets[0], options.windows[:2], options.device)
+        figures.syntheses(_figure(options, "1"), sets[0], options.windows[:2], options.device)
         progress.update()
-        figures.restorations(path("2"), sets[:_SHOWN], net, "Deblurred pairs")
+        figures.restorations(_figure(options, "2"), sets[:_SHOWN], net, "Deblurred pairs")
         progress.update()
-        figures.restorations(path("3"), photos[:_SHOWN], net, "Deblurred photos")
+        figures.restorations(_figure(options, "3"), photos[:_SHOWN], net, "Deblurred photos")
         progress.update()
-        figures.maps((path("4"), path("4-busiest")), photos[0], net)
+        figures.maps((_figure(options, "4"), _figure(options, "4-busiest")), photos[0], net)
         progress.update()
 
 
@@ -120,6 +163,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         type=Path,
         metavar="FOLDER",
         help="for the numbers, beside those of other parts that are there; default: the folder of the figures",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what an earlier run has written; an input never is"
     )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="default: all of them")
     parser.add_argument(

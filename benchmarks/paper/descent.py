@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from tqdm import tqdm
 
-from benchmarks.paper.pairs import Images
-from gkm_ops.defocus import GradientDescent, fit
+from benchmarks.paper.clock import seconds
+from benchmarks.paper.pairs import Images, naming
+from gkm_ops.defocus import Fit, GradientDescent, fit
 
 _SHOWN = (10, 30, 100, 300, 1000, 3000, 10000)
 
@@ -24,9 +24,7 @@ def measure(pairs: Sequence[Images], steps: int, device: str) -> list[dict[str, 
     rows = []
     with tqdm(total=2 * steps * len(first), desc="descent", unit="step", leave=False, disable=None) as progress:
         for pair in reversed(first.values()):
-            assert pair.sharp is not None
-            sharp, defocused = pair.sharp.to(device), pair.defocused.to(device)
-            row: dict[str, Any] = {"set": pair.source, "name": pair.name, "closed_form": _timed(sharp, defocused)}
+            row: dict[str, Any] = {"set": pair.source, "name": pair.name, "closed_form": _timed(pair, device)}
             for name, bounded in (("free", False), ("bounded", True)):
                 curve: dict[int, float] = {}
 
@@ -36,15 +34,18 @@ def measure(pairs: Sequence[Images], steps: int, device: str) -> list[dict[str, 
                         curve[step - 1] = -10 * math.log10(error)
 
                 method = GradientDescent(steps, bounded, on_step=on_step)
-                row[name] = _timed(sharp, defocused, method=method) | {"curve": curve}
+                row[name] = _timed(pair, device, method=method) | {"curve": curve}
             rows.append(row)
     return rows
 
 
-def _timed(sharp: Any, defocused: Any, **options: Any) -> dict[str, Any]:
-    start = time.perf_counter()
-    found = fit(sharp, defocused, **options)
-    seconds = time.perf_counter() - start
+def _timed(pair: Images, device: str, **options: Any) -> dict[str, Any]:
+    assert pair.sharp is not None
+    sharp, defocused = pair.sharp.to(device), pair.defocused.to(device)
+    fits: list[Fit] = []
+    with naming(pair):
+        took = seconds(lambda: fits.append(fit(sharp, defocused, **options)), device)
+    (found,) = fits
     assert found.coefficients is not None
     largest = found.coefficients.abs().max().item()
-    return {"psnr": found.psnr, "ssim": found.ssim, "largest": largest, "seconds": seconds}
+    return {"psnr": found.psnr, "ssim": found.ssim, "largest": largest, "seconds": took}

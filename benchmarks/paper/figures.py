@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from mpl_toolkits.axes_grid1.anchored_artists import AnchoredSizeBar
 from torch import Tensor
 
-from benchmarks.paper.pairs import Images
+from benchmarks.paper.pairs import Images, naming
 from benchmarks.paper.supplement import FIGURE_4_KERNELS, MODEL_NAMES
 from gkm_ops import GKMNet
 from gkm_ops.cli import coefficient_maps
@@ -32,7 +32,8 @@ def syntheses(path: Path, pair: Images, windows: Sequence[int], device: str) -> 
     crop = _busiest(pair.sharp - pair.defocused)
     rows = []
     for window in windows:
-        results = {model: fit(sharp, defocused, model=model, window=window) for model in MODEL_NAMES}
+        with naming(pair):
+            results = {model: fit(sharp, defocused, model=model, window=window) for model in MODEL_NAMES}
         titles = [f"{MODEL_NAMES[model]}\n{r.psnr:.2f} dB, SSIM {r.ssim:.3f}" for model, r in results.items()]
         rows.append((window, [r.image.cpu() for r in results.values()], titles))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,13 +59,53 @@ def coffee() -> Images:
 
 
 def from_folders(folders: Sequence[Path]) -> list[Images]:
-    """The pairs of folders as `gkm evaluate` takes them, each set named by its folder."""
+    """The pairs of folders as `gkm evaluate` takes them, each set named by its folder.
+
+    Raises:
+        OSError: a photo that cannot be read.
+        ValueError: no pairs, a file that is no photo, or the photos of a pair are of different sizes.
+    """
     found = []
-    for folder in folders:
+    for folder, name in zip(folders, _names(folders), strict=True):
         for pair in find_pairs([folder]):
-            blurred, sharp = photos.read(pair.blurred).image, photos.read(pair.sharp).image
-            found.append(Images(pair.name, folder.name, blurred, sharp))
+            blurred, sharp = photos.read(pair.blurred), photos.read(pair.sharp)
+            sizes = [f"{photo.pixels.shape[1]}x{photo.pixels.shape[0]}" for photo in (blurred, sharp)]
+            if sizes[0] != sizes[1]:
+                raise ValueError(f"{pair.blurred}: got {sizes[0]} pixels, wanted {sizes[1]} as of {pair.sharp}")
+            if min(photo.pixels.shape[2] for photo in (blurred, sharp)) < 3:
+                warnings.warn(
+                    f"{name}, {pair.name}: is grey; its three equal colours count as three observations a pixel, which "
+                    "flatters the mixture",
+                    stacklevel=2,
+                )
+            found.append(Images(pair.name, name, blurred.image, sharp.image))
     return found
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The folders' own, with those above where two are called the same."""
+    paths = [folder.resolve() for folder in folders]
+    counts = [[other.name for other in paths].count(path.name) for path in paths]
+    return [
+        path.name if count == 1 else f"{path.parent.name}/{path.name}"
+        for path, count in zip(paths, counts, strict=True)
+    ]
+
+
+def files(folders: Sequence[Path], paths: Sequence[Path]) -> list[Path]:
+    """All photos that `from_folders` and `only_defocused` read."""
+    pairs = find_pairs(folders) if folders else []
+    return [photo for pair in pairs for photo in (pair.blurred, pair.sharp)] + photos.find(paths)
+
+
+@contextmanager
+def naming(pair: Images) -> Iterator[None]:
+    """Puts the pair's name before the warnings of what is done within."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for message in dict.fromkeys(str(warning.message) for warning in caught):
+        warnings.warn(f"{pair.source}, {pair.name}: {message}", stacklevel=2)
 
 
 def only_defocused(paths: Sequence[Path]) -> list[Images]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from benchmarks.paper.pairs import Images
+from benchmarks.paper.pairs import Images, naming
 from gkm_ops import GaussianBank, metrics
 from gkm_ops.defocus import fit
 from gkm_ops.defocus.single_kernel import nearest_disk
@@ -27,7 +27,8 @@ def measure(pairs: Sequence[Images], windows: Sequence[int], device: str) -> lis
     rows = []
     for pair, window, model in tqdm(jobs, desc="table 1", unit="fit", leave=False, disable=None):
         assert pair.sharp is not None
-        psnr, ssim = _score(pair.sharp.to(device), pair.defocused.to(device), window, model)
+        with naming(pair):
+            psnr, ssim = _score(pair.sharp.to(device), pair.defocused.to(device), window, model)
         rows.append(
             {"set": pair.source, "name": pair.name, "window": window, "model": model, "psnr": psnr, "ssim": ssim}
         )

@@ -15,9 +15,11 @@ GKM_INLINE void across(int64_t n, const Body& body) {
   for (; i < n; ++i) body(0.f, i);
 }
 
+// NaN where either is.
 template <class V>
 GKM_INLINE V larger(V a, V b) {
-  return a > b ? a : b;
+  const V most = a > b ? a : b;
+  return a == a ? most : a;
 }
 
 // One number's reduction along a row: lanes, and what is left beside them.

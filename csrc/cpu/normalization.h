@@ -87,7 +87,7 @@ class Normalization {
     const int64_t at = plane * form_.pixels;
     across(form_.pixels, [&](auto kind, int64_t i) GKM_LAMBDA {
       using V = decltype(kind);
-      const V value = of.normalized(read<V>(form_.x + at + i)), result = value > 0 ? value : V{};
+      const V value = of.normalized(read<V>(form_.x + at + i)), result = value <= 0 ? V{} : value;  // NaN goes on
       write(form_.out + at + i, form_.added == nullptr ? result : result + read<V>(form_.added + at + i));
     });
   }
@@ -108,7 +108,7 @@ class Normalization {
   // A gradient behind the ReLU.
   template <class V>
   static GKM_INLINE V rectified(const Channel& of, V value, V grad) {
-    return of.normalized(value) > 0 ? grad : V{};
+    return of.normalized(value) <= 0 ? V{} : grad;
   }
 
   const gkm::Normalization form_;

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,8 +54,10 @@ def run(options: argparse.Namespace) -> int:
 
     sources, status = _sources(options.photos)
     kept = {_identity(path) for path in sources if path.exists()}
+    stems = Counter(source.stem for source in sources)
     for source in tqdm(sources, unit="photo", disable=None):
-        outputs = _outputs(options.output / source.name if folder else options.output)
+        photo = options.output / source.name if folder else options.output
+        outputs = _outputs(photo, photo.stem if stems[source.stem] == 1 else photo.name)
         try:
             _deblur(source, outputs, net, options, kept)
         except (ImportError, OSError, ValueError, RuntimeError, MemoryError) as error:
@@ -69,8 +72,9 @@ class _Outputs(NamedTuple):
     coefficients: Path
 
 
-def _outputs(photo: Path) -> _Outputs:
-    return _Outputs(photo, photo.with_stem(f"{photo.stem}_compare"), photo.with_name(f"{photo.stem}_coefficients.png"))
+def _outputs(photo: Path, name: str) -> _Outputs:
+    """Beside a photo, what ends in .png whatever the photo does has a name that no other photo's has."""
+    return _Outputs(photo, photo.with_stem(f"{photo.stem}_compare"), photo.with_name(f"{name}_coefficients.png"))
 
 
 def _deblur(
@@ -87,7 +91,8 @@ def _deblur(
     photo = photos.read(source, max_megapixels=options.max_megapixels)
     image, coeffs = net.deblur_with_coefficients(photo.image.to(options.device))
     if not image.isfinite().all():
-        raise ValueError(f"{source}: the network gave NaN or infinite values in {options.dtype}; try --dtype float32")
+        hint = "" if options.dtype == "float32" else "; try --dtype float32"
+        raise ValueError(f"{source}: the network gave NaN or infinite values in {options.dtype}{hint}")
     deblurred = photo.with_image(image)
 
     outputs.photo.parent.mkdir(parents=True, exist_ok=True)
@@ -132,11 +137,17 @@ def _sources(paths: list[Path]) -> tuple[list[Path], int]:
 
 def _is_folder(options: argparse.Namespace) -> bool:
     """Whether OUT is a folder to write into."""
+    from PIL import Image
+
     from gkm_ops import photos
 
     several = len(options.photos) > 1 or options.photos[0].is_dir()
-    if options.output.is_dir() or options.output.suffix.lower() not in photos.FORMATS:
+    suffix = options.output.suffix.lower()
+    if options.output.is_dir() or suffix not in {*photos.FORMATS, *Image.registered_extensions()}:
         return True
+    if suffix not in photos.FORMATS:
+        wanted = ", ".join(photos.FORMATS)
+        raise ValueError(f"--output: got {str(options.output)!r}, wanted a folder, or a name that ends in {wanted}")
     if several:
         raise ValueError(f"--output: got the file name {str(options.output)!r}, wanted a folder for several photos")
     return False

@@ -73,6 +73,9 @@ def _run(options: argparse.Namespace) -> int:
 
     _check_free(options.output, options.overwrite)
     pairs = _pairs(options)
+    for photo in (photo for pair in pairs for photo in (pair.blurred, pair.sharp)):
+        if options.output is not None and options.output.exists() and options.output.samefile(photo):
+            raise ValueError(f"{options.output}: is one of the photos, which is never replaced; name another file")
     net = network.chosen(options)
     skipped = []
 
