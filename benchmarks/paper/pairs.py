@@ -84,7 +84,7 @@ def from_folders(folders: Sequence[Path]) -> list[Images]:
 
 def _names(folders: Sequence[Path]) -> list[str]:
     """The folders' own, with those above where two are called the same."""
-    paths = [folder.resolve() for folder in folders]
+    paths = [folder.absolute() for folder in folders]
     counts = [[other.name for other in paths].count(path.name) for path in paths]
     return [
         path.name if count == 1 else f"{path.parent.name}/{path.name}"
