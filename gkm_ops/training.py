@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import math
 import os
@@ -23,7 +24,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from gkm_ops.data.training_data import TrainingData
-from gkm_ops.files import replacing
+from gkm_ops.files import naming, replacing
 from gkm_ops.nn.gkmnet import GKMNet, pyramid
 from gkm_ops.weights import save_weights
 
@@ -145,6 +146,7 @@ def train(
         Whether the recipe was carried through to its end.
 
     Raises:
+        OSError: a file cannot be written; the last checkpoint stands.
         ValueError: a batch that the processes can't share evenly, a folder that holds another run, a save_every
             below 1, a graph where there can be none, or a loss that is no longer finite.
         RuntimeError: a step that was to be a graph cannot be recorded.
@@ -207,7 +209,6 @@ def train(
             bar.update(len(unread))
             unread.clear()
             if log is not None and (save or stop or done >= 1):
-                log.flush()
                 _save(run, net, optimizer, {"step": step, "done": done, "signature": signature})
             if stop or done >= 1:
                 break
@@ -390,9 +391,12 @@ def _agreed(losses: list[Tensor], interrupted: bool, done: float) -> tuple[list[
 
 
 def _save(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-    with replacing(run / CHECKPOINT) as file:
-        torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), **progress}, file)
+    """The checkpoint comes last: where it cannot be written, training goes on from the one before."""
     save_weights(net, run / WEIGHTS)
+    content = io.BytesIO()  # torch.save, into a file, hides what the system says of it
+    torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), **progress}, content)
+    with replacing(run / CHECKPOINT) as file:
+        file.write(content.getbuffer())
 
 
 def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature: dict[str, Any]) -> tuple[int, float]:
@@ -419,14 +423,11 @@ class _Log:
         kept = path.read_text().splitlines()[1 : first + 1] if first and path.exists() else []
         with replacing(path) as file:
             file.write("".join(f"{line}\n" for line in (",".join(_COLUMNS), *kept)).encode())
-        self._file = path.open("a", newline="", buffering=1)
-        self._writer = csv.writer(self._file, lineterminator="\n")
+        self.path = path
 
     def write(self, *values: Any) -> None:
-        self._writer.writerow(values)
-
-    def flush(self) -> None:
-        self._file.flush()
+        with naming(self.path), self.path.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(values)
 
 
 @contextmanager

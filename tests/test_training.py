@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
 import itertools
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -84,19 +86,28 @@ def test_a_folder_of_another_run_is_left_alone(data, tmp_path):
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
-def test_a_full_disk_leaves_the_last_checkpoint(data, tmp_path, monkeypatch):
-    recipe = Recipe(epochs=2, batch=3)
-    save = torch.save
+class FullDisk(TrainingData):
+    """Lets no file grow past the limit from the second step on, as `RLIMIT_FSIZE` does."""
 
-    def full(state, file):
-        if state["step"] == 2:
-            file.write(b"half")
-            raise OSError(28, "No space left on device")
-        save(state, file)
+    def draw(self, numbers, **options):
+        if 3 in numbers:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return super().draw(numbers, **options)
 
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        train(fresh_net(), data, tmp_path, recipe, save_every=1, progress=False)
+
+@pytest.mark.parametrize(
+    ("limit", "full"), [(100, training.LOG), (1000, training.WEIGHTS), (16_000_000, training.CHECKPOINT)]
+)
+def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(limit, full, data, tmp_path, capfd):
+    disk = FullDisk(data.pairs, data.sharp, crop=CROP)
+    disk.limit, before = limit, resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        with pytest.raises(OSError, match=rf"^\[Errno 27\] File too large: '{tmp_path / full}'$"):
+            train(fresh_net(), disk, tmp_path, Recipe(epochs=2, batch=3), save_every=1, progress=False)
+        gc.collect()  # a file that is still open would complain here
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert capfd.readouterr().err == ""
     assert torch.load(tmp_path / training.CHECKPOINT, weights_only=True)["step"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "log.csv", "weights.safetensors"]
 
