@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gkm_ops.data.training_data import TrainingData
 from gkm_ops.files import naming, replacing
 from gkm_ops.nn.gkmnet import GKMNet, pyramid
-from gkm_ops.weights import save_weights
+from gkm_ops.weights import save_weights, unpickled
 
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "weights.safetensors", "log.csv"
 _COLUMNS = ("step", "epoch", "loss_kind", "loss", "learning_rate")
@@ -147,8 +147,8 @@ def train(
 
     Raises:
         OSError: a file cannot be written; the last checkpoint stands.
-        ValueError: a batch that the processes can't share evenly, a folder that holds another run, a save_every
-            below 1, a graph where there can be none, or a loss that is no longer finite.
+        ValueError: a batch that the processes can't share evenly, a folder that holds another run or a damaged
+            checkpoint, a save_every below 1, a graph where there can be none, or a loss that is no longer finite.
         RuntimeError: a step that was to be a graph cannot be recorded.
     """
     began = time.monotonic()
@@ -404,7 +404,10 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
     path = run / CHECKPOINT
     if not path.exists():
         return 0, 0.0
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = _checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"{error}; move it away to begin anew, or choose another folder") from error
     for name, wanted in signature.items():
         if state["signature"].get(name) != wanted:
             raise ValueError(
@@ -414,6 +417,15 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
     net.load_state_dict(state["net"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"]), float(state["done"])
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    state = unpickled(path.read_bytes(), path)
+    entries = state if isinstance(state, dict) else {}
+    missing = [name for name in ("net", "optimizer", "signature", "step", "done") if name not in entries]
+    if missing:
+        raise ValueError(f"{path}: got a file without {', '.join(missing)}, wanted the checkpoint of a run")
+    return entries
 
 
 class _Log:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ from gkm_ops.files import replacing
 from gkm_ops.nn.gkmnet import GKMNet, unwrapped
 
 _PACKAGED = "gkmnet.safetensors"
+_DAMAGED = "got a file that is damaged or holds more than tensors, which is never run"
 
 
 def pretrained() -> GKMNet:
@@ -97,23 +99,41 @@ def save_weights(net: GKMNet, path: str | os.PathLike[str]) -> None:
         file.write(safetensors.torch.save(state, {"release": net.gcm.release}))
 
 
+def unpickled(content: bytes, path: Path) -> Any:
+    """What torch.save wrote, on the CPU. Code in it is never run.
+
+    Args:
+        content: all of the file.
+        path: what to call it in an error.
+
+    Raises:
+        ValueError: a damaged file, or one with code in it.
+
+    Example:
+        >>> torch.save({"a": 1}, "a.pt")
+        >>> unpickled(Path("a.pt").read_bytes(), Path("a.pt"))
+        {'a': 1}
+    """
+    try:
+        return torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    except Exception as error:  # each layer of the format has errors of its own
+        raise ValueError(f"{path}: {_DAMAGED}; wanted tensors that torch.save wrote") from error
+
+
 def _read(path: Path) -> tuple[Mapping[str, Any], str | None]:
     """The state dict in a file, and the release it says it is of."""
     release = None
-    try:
-        if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors":
+        try:
             with safetensors.safe_open(path, "pt") as file:
                 release = (file.metadata() or {}).get("release")
                 content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        else:
-            content = torch.load(path, weights_only=True, map_location="cpu")
-    except OSError:
-        raise
-    except Exception as error:  # each of both formats' layers has errors of its own
-        wanted = "an intact safetensors file" if path.suffix == ".safetensors" else "tensors that torch.save wrote"
-        raise ValueError(
-            f"{path}: got a file that is damaged or holds more than tensors, which is never run; wanted {wanted}"
-        ) from error
+        except OSError:
+            raise
+        except Exception as error:  # each layer of the format has errors of its own
+            raise ValueError(f"{path}: {_DAMAGED}; wanted an intact safetensors file") from error
+    else:
+        content = unpickled(path.read_bytes(), path)
     if not isinstance(content, Mapping):
         raise ValueError(f"{path}: got a {type(content).__name__}, wanted the state dict of a GKMNet")
     return unwrapped(content), release

@@ -86,6 +86,40 @@ def test_a_folder_of_another_run_is_left_alone(data, tmp_path):
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
+class Code:
+    """Would leave a file behind when it is loaded."""
+
+    def __reduce__(self):
+        return os.mkdir, ("it-ran",)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("part", "damaged or holds more than tensors, which is never run; wanted tensors that torch.save wrote"),
+        (Code(), "damaged or holds more than tensors, which is never run; wanted tensors that torch.save wrote"),
+        ({"net": {}, "step": 1}, "without optimizer, signature, done, wanted the checkpoint of a run"),
+        ([1], "without net, optimizer, signature, step, done, wanted the checkpoint of a run"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named_and_left_alone(content, told, folder, tmp_path, capfd, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / training.CHECKPOINT
+    if content == "part":
+        torch.save(fresh_net().state_dict(), path)
+        path.write_bytes(path.read_bytes()[:5000])
+    else:
+        torch.save(content, path)
+    before = path.read_bytes()
+    assert main(["train", str(folder / "pairs"), "-o", str(tmp_path), "--device=cpu", f"--crop={CROP}"]) == 1
+    advice = "; move it away to begin anew, or choose another folder"
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"gkm train: {path}: got a file ")
+    assert lines[0].endswith(told + advice)
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, before)]
+
+
 class FullDisk(TrainingData):
     """Lets no file grow past the limit from the second step on, as `RLIMIT_FSIZE` does."""
 
