@@ -75,8 +75,8 @@ def _flat(row: Row) -> dict[str, Any]:
 
 def card(record: dict[str, Any]) -> str:
     """The tables as Markdown: how the weights were trained, and what they score."""
-    unused = "minutes" if record["training"].get("minutes") is None else "epochs"
-    training = "; ".join(f"{name} {value}" for name, value in record["training"].items() if name != unused)
+    unused = {"photos", "minutes" if record["training"].get("minutes") is None else "epochs"}
+    training = "; ".join(f"{name} {value}" for name, value in record["training"].items() if name not in unused)
     text = f"The last run: {training}.\n"
     for name, rows in record["sets"].items():
         cells = [[row["name"], *_scores(row["psnr"], 2), *_scores(row["ssim"], 4)] for row in rows]

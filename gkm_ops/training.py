@@ -119,10 +119,11 @@ def train(
 ) -> bool:
     """Train ``net`` in place, writing a checkpoint, the weights and a log into the folder ``run``.
 
-    If the folder holds a checkpoint of the same recipe and data, training goes on from it, to the same result to
-    the last bit as if it had never stopped (on the CPU and with as many threads). A run of so many minutes goes on
-    for those that were left; there the learning rate follows the clock, so no two runs are alike. Its time begins with
-    the call; the schedule, with the second step, since the first compiles kernels.
+    If the folder holds a checkpoint of the same recipe, kind of net and data (`TrainingData.fingerprint`), training
+    goes on from it, to the same result to the last bit as if it had never stopped (on the CPU and with as many
+    threads). A run of so many minutes goes on for those that were left; there the learning rate follows the clock, so
+    no two runs are alike. Its time begins with the call; the schedule, with the second step, since the first compiles
+    kernels.
 
     Under ``torchrun`` the processes share every batch; each norms by the statistics of its own part of it, as in the
     releases' DataParallel. An interrupt or a termination signal ends the run within a few steps, with a checkpoint.
@@ -164,7 +165,7 @@ def train(
     optimizer = optimizer_of(net, device, recipe.learning_rate, recipe.amp)
     signature = {**asdict(recipe), "crop": data.crop, "seed": data.seed, "samples": len(data)}
     signature |= {"synthetic_share": data.synthetic_share, "shuffle_colours": data.shuffle_colours}
-    signature |= {"release": net.gcm.release}
+    signature |= {"release": net.gcm.release, "mode": net.gcm.mode, "photos": data.fingerprint()}
     first, done = _resume(run, net, optimizer, signature)
     log = _Log(run / LOG, first) if rank == 0 else None
     shared = DistributedDataParallel(net) if world > 1 else net
@@ -408,14 +409,20 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
         state = _checkpoint(path)
     except ValueError as error:
         raise ValueError(f"{error}; move it away to begin anew, or choose another folder") from error
+    recorded = state["signature"]
+    advice = "choose another folder, or the same recipe, net and data to go on"
     for name, wanted in signature.items():
-        if state["signature"].get(name) != wanted:
-            raise ValueError(
-                f"{run}: got a run with {name} {state['signature'].get(name)}, wanted {wanted}; choose another folder, "
-                f"or the same recipe and data to go on"
-            )
-    net.load_state_dict(state["net"])
-    optimizer.load_state_dict(state["optimizer"])
+        if name in recorded and recorded[name] != wanted:
+            raise ValueError(f"{run}: got a run with {name} {recorded[name]}, wanted {wanted}; {advice}")
+    try:
+        net.load_state_dict(state["net"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (KeyError, RuntimeError, ValueError) as error:
+        kind = f"release {net.gcm.release} in mode {net.gcm.mode}"
+        raise ValueError(f"{run}: got a run of another net, wanted one of {kind}; {advice}") from error
+    unknown = [name for name in signature if name not in recorded]
+    if unknown:
+        warnings.warn(f"{run}: a run of an earlier version goes on, unchecked for {', '.join(unknown)}", stacklevel=3)
     return int(state["step"]), float(state["done"])
 
 

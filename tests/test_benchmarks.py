@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("tqdm", reason="the benchmarks need the bench extra")
 
-from benchmarks import readme, report, roofline, suite, targets, worker
+from benchmarks import readme, report, roofline, suite, targets, weights_card, worker
 from benchmarks.contenders import Contender, contenders
 from benchmarks.memory import peak_above
 from benchmarks.problem import TOLERANCES, Exact, exact_windows, largest_difference, make_problem
@@ -257,3 +257,8 @@ def test_worker_runs_under_its_setting() -> None:
         with pytest.raises(KeyError):
             process.call(worker.turn, "forward/fused/nothing", (32, 32))
     assert "MALLOC_MMAP_THRESHOLD_" not in os.environ
+
+
+def test_the_card_of_weights_tells_a_run_without_what_says_nothing() -> None:
+    training = {"epochs": 3000, "minutes": 2.5, "mode": "FG", "photos": "2 files (9 bytes, digest 0123456789ab)"}
+    assert weights_card.card({"training": training, "sets": {}}) == "The last run: minutes 2.5; mode FG.\n"

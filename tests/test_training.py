@@ -7,6 +7,7 @@ import gc
 import itertools
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +85,47 @@ def test_a_folder_of_another_run_is_left_alone(data, tmp_path):
     with pytest.raises(ValueError, match=r"batch 3, wanted 1"):
         train(fresh_net(), data, tmp_path, Recipe(epochs=1, batch=1), progress=False)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.fixture
+def one_step(data, tmp_path):
+    """A finished run of one step, and how it was trained."""
+    recipe = Recipe(epochs=1, batch=3)
+    train(fresh_net(), data, tmp_path / "run", recipe, progress=False)
+    return tmp_path / "run", recipe
+
+
+@pytest.mark.parametrize(("release", "mode", "told"), [("v2", "TR", "mode FG, wanted TR"), ("v1", "FG", "release v2")])
+def test_a_run_of_another_net_is_left_alone(release, mode, told, data, one_step):
+    with pytest.raises(ValueError, match=f"got a run with {told}"):
+        train(GKMNet(release, mode), data, *one_step, progress=False)
+
+
+def test_a_run_goes_on_with_photos_that_were_moved_but_not_with_others(folder, one_step, tmp_path):
+    shutil.copytree(folder, tmp_path / "moved")
+    run, recipe = one_step
+
+    def resume():
+        pairs, sharp = find_pairs([tmp_path / "moved/pairs"]), photos.find([tmp_path / "moved/sharp"])
+        assert train(fresh_net(), TrainingData(pairs, sharp, crop=CROP), run, recipe, progress=False)
+
+    resume()
+    depth = tmp_path / "moved/sharp/a_depth.png"
+    depth.write_bytes(depth.read_bytes() + b"more")
+    with pytest.raises(ValueError, match=r"got a run with photos 5 files \(\d+ bytes, digest \w+\), wanted 5 files"):
+        resume()
+
+
+def test_a_run_from_before_net_and_photos_were_recorded_goes_on_where_it_fits(data, one_step):
+    path = one_step[0] / training.CHECKPOINT
+    state = torch.load(path, weights_only=True)
+    for name in ("mode", "photos"):
+        del state["signature"][name]
+    torch.save(state, path)
+    with pytest.warns(UserWarning, match="earlier version goes on, unchecked for mode, photos"):
+        assert train(fresh_net(), data, *one_step, progress=False)
+    with pytest.raises(ValueError, match="got a run of another net, wanted one of release v2 in mode TG"):
+        train(GKMNet(mode="TG"), data, *one_step, progress=False)
 
 
 class Code:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -154,3 +157,17 @@ def test_settings_that_cannot_serve_are_refused(pairs, changes, message):
 def test_photos_smaller_than_the_crop_are_named(pairs):
     with pytest.raises(ValueError, match=r"_0.png: got 90 x 70 pixels"):
         TrainingData(pairs, [], crop=80).batch([0])
+
+
+def test_the_fingerprint_goes_by_names_sizes_order_and_sides(pairs, tmp_path):
+    def fingerprint(pairs, sharp=()):
+        return TrainingData(pairs, sharp, crop=48).fingerprint()
+
+    paths = [path for pair in pairs for path in pair[1:]]
+    renamed = pairs[0]._replace(blurred=Path(shutil.copy(pairs[0].blurred, tmp_path / "other.png")))
+    others = [pairs[::-1], pairs[:4], [renamed, *pairs[1:]]]
+    assert len({fingerprint(pairs), fingerprint([], paths), *map(fingerprint, others)}) == 5
+    moved = [Path(shutil.copy(path, tmp_path)) for path in paths]
+    assert fingerprint([], moved) == fingerprint([], paths)
+    shutil.copy(pairs[0].sharp, tmp_path / f"{moved[0].stem}_depth.png")
+    assert fingerprint([], moved) != fingerprint([], paths)

@@ -45,7 +45,7 @@ class GaussianConvolution(nn.Module):
         if mode not in MODES:
             raise ValueError(f"mode: got {mode!r}, wanted one of {', '.join(MODES)}")
         self.bank = GaussianBank.gkmnet(release)
-        self.release = release
+        self.release, self.mode = release, mode
         self.padding_mode = _PADDING[release]
         if mode != "FG":
             self.bank = _trainable(self.bank, random=mode == "TR")
