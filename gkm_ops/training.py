@@ -126,12 +126,13 @@ def train(
     kernels.
 
     Under ``torchrun`` the processes share every batch; each norms by the statistics of its own part of it, as in the
-    releases' DataParallel. An interrupt or a termination signal ends the run within a few steps, with a checkpoint.
+    releases' DataParallel. Only the first of them reads and writes ``run``, so machines need not share a disk. An
+    interrupt or a termination signal ends the run within a few steps, with a checkpoint.
 
     Args:
         net: what to train; its weights are the start unless the folder holds a checkpoint.
         data: the stream of samples.
-        run: a folder, made if need be.
+        run: a folder, made if need be; that of the first process counts.
         recipe: how; default `Recipe()`.
         device: where; under ``torchrun`` one per process.
         workers: threads that cut samples ahead of the training, per process; 0: the training does it.
@@ -154,14 +155,13 @@ def train(
     """
     began = time.monotonic()
     recipe, device = recipe or Recipe(), torch.device(device)
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = _rank_and_world()
     if recipe.batch % world:
         raise ValueError(f"batch: got {recipe.batch}, wanted a multiple of {world}, the number of processes")
     if save_every < 1:
         raise ValueError(f"save_every: got {save_every}, wanted 1 or more")
     if graph and (device.type != "cuda" or world > 1):
         raise ValueError(f"graph: got {world} process(es) on {device.type}, wanted one on cuda")
-    run.mkdir(parents=True, exist_ok=True)
     optimizer = optimizer_of(net, device, recipe.learning_rate, recipe.amp)
     signature = {**asdict(recipe), "crop": data.crop, "seed": data.seed, "samples": len(data)}
     signature |= {"synthetic_share": data.synthetic_share, "shuffle_colours": data.shuffle_colours}
@@ -380,9 +380,14 @@ def _numbers(batch: int, first: int, steps: int | None, rank: int, world: int) -
         yield list(range(step * batch + rank * part, step * batch + (rank + 1) * part))
 
 
+def _rank_and_world() -> tuple[int, int]:
+    """Which of how many processes this is."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
 def _agreed(losses: list[Tensor], interrupted: bool, done: float) -> tuple[list[float], bool, float]:
     """The mean losses of all processes, whether any was asked to stop, and what is done by the first one's clock."""
-    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    rank, world = _rank_and_world()
     mine = losses[0].new_tensor([float(interrupted), done if rank == 0 else 0.0])
     values = torch.cat((torch.stack(losses), mine))
     if world > 1:
@@ -402,11 +407,11 @@ def _save(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, progress: di
 
 def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature: dict[str, Any]) -> tuple[int, float]:
     """Steps done already and their share of the run, with the state as it was after them."""
-    path = run / CHECKPOINT
-    if not path.exists():
+    content = _of_first_process(run)
+    if content is None:
         return 0, 0.0
     try:
-        state = _checkpoint(path)
+        state = _checkpoint(content, run / CHECKPOINT)
     except ValueError as error:
         raise ValueError(f"{error}; move it away to begin anew, or choose another folder") from error
     recorded = state["signature"]
@@ -426,8 +431,26 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
     return int(state["step"]), float(state["done"])
 
 
-def _checkpoint(path: Path) -> dict[str, Any]:
-    state = unpickled(path.read_bytes(), path)
+def _of_first_process(run: Path) -> bytes | None:
+    """The checkpoint in the first process's folder, if there is one; the folder is made there. Its errors are all's."""
+    rank, world = _rank_and_world()
+    found: list[bytes | OSError | None] = [None]
+    if rank == 0:
+        try:
+            run.mkdir(parents=True, exist_ok=True)
+            path = run / CHECKPOINT
+            found = [path.read_bytes() if path.exists() else None]
+        except OSError as error:
+            found = [error]
+    if world > 1:
+        dist.broadcast_object_list(found)
+    if isinstance(found[0], OSError):
+        raise found[0]
+    return found[0]
+
+
+def _checkpoint(content: bytes, path: Path) -> dict[str, Any]:
+    state = unpickled(content, path)
     entries = state if isinstance(state, dict) else {}
     missing = [name for name in ("net", "optimizer", "signature", "step", "done") if name not in entries]
     if missing:

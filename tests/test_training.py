@@ -188,24 +188,48 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(limit, full, data, t
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "log.csv", "weights.safetensors"]
 
 
-def test_two_processes_equal_one_with_the_mean_of_two_gradients(folder, data, tmp_path):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "gkm_ops"]
-    command += ["train", str(folder / "pairs"), "--sharp", str(folder / "sharp"), "-o", str(tmp_path), "--device=cpu"]
-    command += ["--epochs=4", "--batch=4", f"--crop={CROP}", "--learning-rate=1e-3"]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+# Each process in a folder of its own, as on machines that share no disk.
+APART = """
+import os, sys
+from gkm_ops.cli import main
+
+os.chdir(os.environ["RANK"])
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_two_processes_go_on_from_the_first_ones_folder_by_the_mean_of_two_gradients(folder, data, tmp_path):
+    for rank in range(2):
+        (tmp_path / str(rank)).mkdir()
+    run = tmp_path / "0/run"
+    broken = InterruptedData(data.pairs, data.sharp, crop=CROP)
+    assert not train(fresh_net(), broken, run, Recipe(epochs=5, batch=4, learning_rate=1e-3), progress=False)
+    state = torch.load(run / training.CHECKPOINT, weights_only=True)
+    assert state["step"] == 2
+
+    script = tmp_path / "apart.py"
+    script.write_text(APART)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    command += ["train", str(folder / "pairs"), "--sharp", str(folder / "sharp"), "-o", "run", "--device=cpu"]
+    command += ["--epochs=5", "--batch=4", f"--crop={CROP}", "--learning-rate=1e-3"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert not any((tmp_path / "1").iterdir())
 
     net = fresh_net().train()
+    net.load_state_dict(state["net"])
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    optimizer.load_state_dict(state["optimizer"])
     losses = []
-    for step in range(3):
+    for step in range(2, 4):
         optimizer.zero_grad()
         for part in range(2):
             loss = loss_of(net, *data.batch([4 * step + 2 * part + i for i in range(2)]), "mse")
             (loss / 2).backward()
             losses.append(loss.item())
         optimizer.step()
-    logged = [float(line.split(",")[3]) for line in (tmp_path / training.LOG).read_text().splitlines()[1:]]
+    logged = [float(line.split(",")[3]) for line in (run / training.LOG).read_text().splitlines()[3:]]
     assert logged == pytest.approx([(a + b) / 2 for a, b in zip(losses[::2], losses[1::2], strict=True)], rel=1e-3)
 
 
