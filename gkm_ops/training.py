@@ -149,8 +149,9 @@ def train(
 
     Raises:
         OSError: a file cannot be written; the last checkpoint stands.
-        ValueError: a batch that the processes can't share evenly, a folder that holds another run or a damaged
-            checkpoint, a save_every below 1, a graph where there can be none, or a loss that is no longer finite.
+        ValueError: a batch that the processes can't share evenly, a ``run`` that is a file, or holds another run
+            or a damaged checkpoint, a save_every below 1, a graph where there can be none, or a loss that is no longer
+            finite.
         RuntimeError: a step that was to be a graph cannot be recorded.
     """
     began = time.monotonic()
@@ -434,17 +435,19 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
 def _of_first_process(run: Path) -> bytes | None:
     """The checkpoint in the first process's folder, if there is one; the folder is made there. Its errors are all's."""
     rank, world = _rank_and_world()
-    found: list[bytes | OSError | None] = [None]
+    found: list[bytes | Exception | None] = [None]
     if rank == 0:
         try:
+            if run.exists() and not run.is_dir():
+                raise ValueError(f"{run}: got a file, wanted a folder for the run")
             run.mkdir(parents=True, exist_ok=True)
             path = run / CHECKPOINT
             found = [path.read_bytes() if path.exists() else None]
-        except OSError as error:
+        except (OSError, ValueError) as error:
             found = [error]
     if world > 1:
         dist.broadcast_object_list(found)
-    if isinstance(found[0], OSError):
+    if isinstance(found[0], Exception):
         raise found[0]
     return found[0]
 

@@ -128,6 +128,17 @@ def test_a_run_from_before_net_and_photos_were_recorded_goes_on_where_it_fits(da
         train(GKMNet(mode="TG"), data, *one_step, progress=False)
 
 
+def test_a_run_in_a_files_place_and_photos_without_pairs_are_told_what_is_wanted(folder, tmp_path, capsys):
+    path = tmp_path / "photo.png"
+    path.write_bytes(b"a photo")
+    options = ["--device=cpu", f"--crop={CROP}"]
+    assert main(["train", str(folder / "pairs"), "-o", str(path), *options]) == 1
+    assert capsys.readouterr().err == f"gkm train: {path}: got a file, wanted a folder for the run\n"
+    assert path.read_bytes() == b"a photo"
+    assert main(["train", str(folder / "sharp"), "-o", str(tmp_path / "run"), *options]) == 1
+    assert capsys.readouterr().err.endswith("_sharp.png; sharp photos alone are trained on as such (--sharp)\n")
+
+
 class Code:
     """Would leave a file behind when it is loaded."""
 

@@ -81,9 +81,10 @@ def find_pairs(
             files.append(path)
     found += _by_suffix(files, blur_suffix, sharp_suffix)
     if not found:
+        alone = "; sharp photos alone are trained on as such (--sharp)" if split == "train" else ""
         raise ValueError(
             f"no pairs found; wanted {split}_c/source and {split}_c/target (the DPDD layout), source and target, or "
-            f"photos named X{blur_suffix}.png and X{sharp_suffix}.png"
+            f"photos named X{blur_suffix}.png and X{sharp_suffix}.png{alone}"
         )
     return _named(list(dict.fromkeys(found)), blur_suffix)
 
