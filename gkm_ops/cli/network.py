@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--release", choices=("v1", "v2"), help="of weights that do not say it")
     arguments.add_device(parser)
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="default: %(default)s"
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="default: %(default)s; bfloat16 changes results by about 0.005 of their norm, float16 by 0.0007",
     )
     arguments.add_max_megapixels(parser)
 

@@ -56,7 +56,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of the run, at its end, with batch norm as in use; default: %(default)s",
     )
     parser.add_argument("--shuffle-colours", action="store_true", help="give each sample's colours another order")
-    parser.add_argument("--amp", action="store_true", help="bfloat16 autocast")
+    parser.add_argument(
+        "--amp", action="store_true", help="bfloat16 autocast: estimates change by about 0.005 of their norm"
+    )
     parser.add_argument(
         "--graph",
         action=argparse.BooleanOptionalAction,
