@@ -11,13 +11,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
-from torch.nn import functional as F
 
+from gkm_ops import maps
 from gkm_ops.bank import GaussianBank
 
-_PANEL = 4.0  # inches
 _COLUMNS = 4
-_DPI = 200
 _LEAST_ERROR = 0.1  # of a level; the map's darkest colour
 _WITHIN = 0.99  # of a map's values are within the range of colours
 
@@ -47,28 +45,22 @@ def draw_coefficients(file: BinaryIO, coefficients: Tensor, kernels: Sequence[in
         kernels: which of them to show.
         bank: the M kernels, shared by all colours.
     """
-    sizes = [2 * radius + 1 for radius in bank.radii]
-    maps = {f"map {m}: {sizes[m]} × {sizes[m]}": coefficients[m] for m in kernels}  # noqa: RUF001
-    figure, pictures = _panels(maps, cmap="RdBu_r")
-    for picture, values in zip(pictures, maps.values(), strict=True):
-        limit = max(float(np.quantile(values.abs().float().cpu().numpy(), _WITHIN)), 1e-6)
-        picture.set_clim(-limit, limit)
-        figure.colorbar(picture, ax=picture.axes, extend="both", fraction=0.05)
+    chosen = {maps.kernel_title(m, bank): coefficients[m] for m in kernels}
+    figure, pictures = _panels(chosen, cmap="RdBu_r")
+    for picture, values in zip(pictures, chosen.values(), strict=True):
+        limit = float(np.quantile(values.abs().float().cpu().numpy(), _WITHIN))
+        maps.add_colour_bar(picture, max(limit, 1e-6))
     figure.savefig(file, format="png")
 
 
-def _panels(maps: Mapping[str, Tensor], **colours: Any) -> tuple[Figure, list[AxesImage]]:
+def _panels(values: Mapping[str, Tensor], **colours: Any) -> tuple[Figure, list[AxesImage]]:
     """Maps ``[H, W]`` under their titles, a few side by side, with room for colour bars."""
-    H, W = next(iter(maps.values())).shape
-    # As many pixels as a panel shows; Matplotlib takes long over more.
-    stride = max(1, round(max(H, W) / (_PANEL * _DPI)))
-    columns = min(_COLUMNS, len(maps))
-    rows = math.ceil(len(maps) / columns)
-    panel = (_PANEL * min(1, W / H) + 0.8, _PANEL * min(1, H / W) + 0.4)
-    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), dpi=_DPI, layout="constrained")
+    columns = min(_COLUMNS, len(values))
+    rows = math.ceil(len(values) / columns)
+    width, height = maps.panel_size(*next(iter(values.values())).shape)
+    figure = Figure(figsize=(width * columns, height * rows), dpi=maps.DPI, layout="compressed")
     pictures = []
-    for number, (title, values) in enumerate(maps.items(), start=1):
-        shown = F.avg_pool2d(values.float().cpu().unsqueeze(0), stride, ceil_mode=True)[0]
-        axes = figure.add_subplot(rows, columns, number, title=title, xticks=[], yticks=[])
-        pictures.append(axes.imshow(shown.numpy(), **colours))
+    for number, (title, shown) in enumerate(values.items(), start=1):
+        axes = figure.add_subplot(rows, columns, number, title=title)
+        pictures.append(maps.show(axes, shown, **colours))
     return figure, pictures
