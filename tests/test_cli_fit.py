@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -180,6 +181,34 @@ def test_what_appears_meanwhile_is_not_replaced(gkm_fit, tmp_path, monkeypatch):
     assert status == 1
     assert "coefficients.png: exists already" in complaints
     assert sorted(files(tmp_path / "out").values()) == [b"something else"]
+
+
+def test_on_a_full_disk_the_figures_are_told_and_the_files_named(gkm_fit, monkeypatch):
+    figures = gkm_fit("--windows", 8, 20, out="fine")[1]
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    status, output, complaints = gkm_fit("--windows", 8, 20)
+    assert (status, output) == (1, figures)
+    assert complaints.splitlines() == [
+        f"gkm fit: error: [Errno 28] No space left on device: 'out/disk_window{window}.png'" for window in (8, 20)
+    ]
+    assert not os.listdir("out")
+
+
+def test_an_interruption_keeps_what_has_been_computed(gkm_fit, monkeypatch):
+    figures = gkm_fit("--windows", 8, out="fine")[1]
+
+    def interrupted(*arguments, **options):
+        if options["window"] == 20:
+            raise KeyboardInterrupt
+        return fit(*arguments, **options)
+
+    monkeypatch.setattr("gkm_ops.cli.fit.fit", interrupted)
+    assert gkm_fit("--windows", 8, 20)[:2] == (130, figures)
+    assert sorted(os.listdir("out")) == [f"{name}_window8.png" for name in PICTURES]
 
 
 @pytest.mark.parametrize(

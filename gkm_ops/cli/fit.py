@@ -82,17 +82,19 @@ def run(options: argparse.Namespace) -> int:
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
         _tell(f"warning: {message}")
 
+    scores: _Scores = {}
     with warnings.catch_warnings():
         warnings.showwarning = show
         try:
-            scores = _fit_all(options)
+            return _fit_all(options, scores)
         except ImportError as error:
             print(f'gkm fit: error: {error}; pip install "gkm-ops[evaluate]" brings what this wants', file=sys.stderr)
             return 1
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
             return _tell(f"error: {str(error) or type(error).__name__}")
-    print(table(scores))
-    return 0
+        finally:
+            if scores:
+                print(table(scores))
 
 
 def table(scores: _Scores) -> str:
@@ -110,12 +112,22 @@ def table(scores: _Scores) -> str:
     return "\n".join(lines)
 
 
-def _fit_all(options: argparse.Namespace) -> _Scores:
-    """Fit every model over every window, and write what comes of it one window after another."""
+def _fit_all(options: argparse.Namespace, scores: _Scores) -> int:
+    """Fit every model over every window, and write what comes of it one window after another.
+
+    Where it cannot be written that is told, and the other windows are fitted.
+
+    Args:
+        options: the command's.
+        scores: to put those of a window into before anything of it is written.
+
+    Returns:
+        The exit status.
+    """
     from tqdm import tqdm
 
     windows = sorted(set(options.windows))
-    scores: _Scores = {}
+    status = 0
     with tqdm(total=len(windows) * len(MODELS), unit="fit", leave=False, disable=None) as bar:
         method = _method(options, lambda step, _: bar.set_postfix_str(f"step {step}"))
         if options.output.exists() and not options.output.is_dir():
@@ -129,10 +141,13 @@ def _fit_all(options: argparse.Namespace) -> _Scores:
             for model in MODELS:
                 of_mixture = {"method": method} if model == "gkm" else {}
                 fits[model] = fit(x, y, model=model, window=window, bank=bank, **of_mixture)
-                scores[model, window] = fits[model].psnr, fits[model].ssim
                 bar.update()
-            _write(_outputs(options.output, window), fits, defocused, y, bank, options)
-    return scores
+            scores |= {(model, window): (found.psnr, found.ssim) for model, found in fits.items()}
+            try:
+                _write(_outputs(options.output, window), fits, defocused, y, bank, options)
+            except (OSError, ValueError) as error:
+                status = _tell(f"error: {error}")
+    return status
 
 
 def _write(
