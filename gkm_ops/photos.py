@@ -24,7 +24,7 @@ from torch import Tensor
 from gkm_ops.files import replacing
 
 try:
-    from PIL import ExifTags, Image, TiffImagePlugin
+    from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 except ImportError as error:
     raise ImportError('photos are read with Pillow: pip install "gkm-ops[photos]"') from error
 
@@ -37,6 +37,8 @@ _DESCRIPTIVE = {
     *("ImageDescription", "Make", "Model", "Orientation", "XResolution", "YResolution", "ResolutionUnit", "Software"),
     *("DateTime", "Artist", "XMLPacket", "Copyright", "IPTCNAA", "ExifOffset", "GPSInfo"),
 }
+_WANTED = "wanted grey or RGB, with or without alpha, in unsigned numbers of 8 bits or (PNG, TIFF) 16"
+_NUMBERS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}  # by a TIFF's sample format
 _opening = threading.Lock()
 
 
@@ -131,8 +133,8 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS
 
     Raises:
         OSError: there is no such file, or it cannot be read.
-        ValueError: not a photo, a damaged or too large one, or a kind that is not supported (CMYK, several
-            pictures in one file).
+        ValueError: not a photo, a damaged or too large one, or a kind that is not supported (CMYK, floating
+            point, several pictures in one file).
 
     Example:
         >>> read("holiday.png").image.shape  # doctest: +SKIP
@@ -199,10 +201,37 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image]:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(file, formats=sorted(set(FORMATS.values())))
+        except UnidentifiedImageError as error:
+            raise ValueError(_unidentified(file)) from error
         finally:
             Image.MAX_IMAGE_PIXELS = limit
     with image:
         yield image
+
+
+def _unidentified(file: BinaryIO) -> str:
+    """What to say of a file that Pillow does not open."""
+    file.seek(0)
+    try:
+        header = file.read(8)
+        if header[2] == 43:  # a BigTIFF
+            header += file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+        file.seek(tags.next)
+        tags.load(file)
+        return f"got {_kind_of_tiff(tags)}, {_WANTED}; convert it first"
+    except Exception:  # no TIFF, or a damaged one
+        return f"cannot identify the file as a PNG, JPEG, TIFF or WebP; {_WANTED}"
+
+
+def _kind_of_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2) -> str:
+    bits = max(tags[TiffImagePlugin.BITSPERSAMPLE])
+    numbers = _NUMBERS.get(_sample_format(tags), "undefined")
+    return f"a TIFF of {bits}-bit {numbers} numbers, {tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)} a pixel"
+
+
+def _sample_format(tags: TiffImagePlugin.ImageFileDirectory_v2) -> int:
+    return max(tags.get(TiffImagePlugin.SAMPLEFORMAT, (1,)))
 
 
 def _bits(image: Image.Image, file: BinaryIO) -> int:
@@ -222,11 +251,13 @@ def _check_kind(image: Image.Image, bits: int, max_megapixels: float) -> None:
             f"got {megapixels:.3g} megapixels, wanted at most {max_megapixels:g}; to allow more, set max_megapixels "
             "(--max-megapixels)"
         )
-    wanted = "wanted grey or RGB, with or without alpha, in 8 bits or (PNG, TIFF) 16"
     # Pillow knows neither sample format nor inversion of what it calls I;16.
     odd = image.mode.startswith("I;16") and bits != 16
     if image.mode not in ("1", "P", "L", "LA", "RGB", "RGBA", "I;16", "I;16L", "I;16B") or odd:
-        raise ValueError(f"got a picture of mode {image.mode} with {bits} bits, {wanted}; convert it first")
+        got = f"a picture of mode {image.mode} with {bits} bits"
+        if isinstance(image, TiffImagePlugin.TiffImageFile) and _sample_format(image.tag_v2) != 1:
+            got = _kind_of_tiff(image.tag_v2)
+        raise ValueError(f"got {got}, {_WANTED}; convert it first")
     if "transparency" in image.info and bits == 16:
         raise ValueError("got a transparent colour of 16 bits, wanted an alpha channel or none; convert it first")
     frames = getattr(image, "n_frames", 1)

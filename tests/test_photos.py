@@ -197,7 +197,7 @@ def odd(path, kind):
         ("truncated 16", "truncated"),
         ("two pages", "got 2 pictures in one file"),
         ("transparent colour of 16 bits", "got a transparent colour of 16 bits"),
-        ("float", "mode F with 32 bits"),
+        ("float", "got a TIFF of 32-bit floating-point numbers, 1 a pixel, wanted grey or RGB"),
         ("CMYK", "mode CMYK with 8 bits, wanted grey or RGB"),
     ],
 )
@@ -207,6 +207,24 @@ def test_files_that_are_no_photos_are_named(tmp_path, kind, message):
     with pytest.raises(ValueError, match=message) as caught:
         photos.read(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("layout", [{}, {"bigtiff": True}, {"byteorder": ">"}], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "shape", "numbers"),
+    [
+        ("f4", (8, 9, 3), "32-bit floating-point numbers, 3 a pixel"),
+        ("f8", (8, 9), "64-bit floating-point numbers, 1 a pixel"),
+        ("u4", (8, 9, 3), "32-bit unsigned numbers, 3 a pixel"),
+        ("i2", (8, 9), "16-bit signed numbers, 1 a pixel"),
+    ],
+)
+def test_tiffs_of_other_numbers_are_called_what_they_are(tmp_path, dtype, shape, numbers, layout):
+    path = tmp_path / "photo.tif"
+    photometric = "rgb" if len(shape) == 3 else "minisblack"
+    tifffile.imwrite(path, np.zeros(shape, dtype), photometric=photometric, **layout)
+    with pytest.raises(ValueError, match=rf"photo\.tif: got a TIFF of {numbers}, wanted .* in unsigned numbers of 8"):
+        photos.read(path)
 
 
 @pytest.mark.parametrize("mode", ["P", "1"])
