@@ -95,7 +95,7 @@ def fit(
         raise ValueError(f"method: got {method!r}, wanted one of {tuple(_METHODS)}, or one of those with settings")
     if model != "gkm" and method != "closed_form":
         raise ValueError(f"method: got {method!r} with model {model!r}, wanted it with 'gkm' alone")
-    if not isinstance(window, int) or window < 1:
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
         raise ValueError(f"window: got {window!r}, wanted a whole number of pixels, at least 1")
     x, y = _checked(sharp, defocused)
     if bank is None:
@@ -129,6 +129,8 @@ def _checked(sharp: Tensor, defocused: Tensor) -> tuple[Tensor, Tensor]:
             raise ValueError(
                 f"{name}: got shape {tuple(image.shape)}, wanted [3, H, W]; one channel serves as expand(3, -1, -1)"
             )
+        if not image.numel():
+            raise ValueError(f"{name}: got {_size(image)} pixels, wanted at least {_LEAST} a side for SSIM")
         if not image.isfinite().all():
             raise ValueError(f"{name}: got NaN or infinite values, wanted numbers in [0, 1]")
         if image.min() < 0 or image.max() > 1:
