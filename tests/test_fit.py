@@ -17,6 +17,7 @@ pytest.importorskip("torchmetrics")
 pytest.importorskip("cv2")
 
 from gkm_ops import GaussianBank, gkm_blur, metrics
+from gkm_ops.data.synthetic import SyntheticDefocus
 from gkm_ops.defocus import ClosedForm, GradientDescent, alignment, closed_form, fit, kernel_sigmas
 from gkm_ops.defocus.disks import disk_kernel
 from gkm_ops.defocus.single_kernel import nearest_disk, nearest_gaussian
@@ -305,7 +306,7 @@ def test_windows_are_laid_from_the_top_left():
         torch.testing.assert_close(shown[:, rows, columns], want.expand_as(shown[:, rows, columns]))
 
 
-@pytest.mark.parametrize("moved", [(0, 0), (3, -5), (0, 1), (-12, 7)])
+@pytest.mark.parametrize("moved", [(0, 0), (3, -5), (0, 1), (-12, 7), (19, -20)])
 @pytest.mark.parametrize("sigma", [0, 1, 2])
 def test_shift_is_measured_whatever_the_blur(moved, sigma):
     image = photo(300, 340, 20, 80)
@@ -321,12 +322,31 @@ def test_shift_is_measured_whatever_the_blur(moved, sigma):
     assert found == pytest.approx(moved, abs=0.2)
 
 
+def test_shift_of_crops_is_measured_or_not_told():
+    size, told, shifted = 160, 0, 0
+    lens = SyntheticDefocus(GaussianBank([0.0, 3.0]))
+    for pixels in (skimage.data.astronaut(), skimage.data.chelsea(), skimage.data.coffee()):
+        sharp = torch.from_numpy(pixels / 255).float().permute(2, 0, 1)
+        defocused = lens(sharp, seed=0)
+        tops, lefts = (range(10, length - size - 10, size) for length in sharp.shape[1:])
+        for top, left, (down, right) in product(tops, lefts, [(0, 0), (3, -5), (1, 1)]):
+            ours = sharp[:, top : top + size, left : left + size]
+            theirs = defocused[:, top - down : top - down + size, left - right : left - right + size]
+            found = alignment.shift(ours, theirs)
+            if math.hypot(*found) > 0.5:
+                assert math.dist(found, (down, right)) < 1
+                assert (down, right) != (0, 0)
+                told += 1
+            shifted += (down, right) != (0, 0)
+    assert told >= 0.8 * shifted
+
+
 def test_shift_that_cannot_be_told_is_none():
     flat = torch.full((3, 32, 40), 0.3)
     assert alignment.shift(flat, flat) == (0, 0)
     assert alignment.shift(flat, torch.rand(3, 32, 40)) == (0, 0)
     assert alignment.shift(torch.zeros(3, 32, 40), flat) == (0, 0)
-    # A disk this wide leaves noise alone where phase correlation looks.
+    # A disk this wide leaves noise alone where the detail is.
     sharp = photo(200, 200)
     wide = (dense_blur(sharp, disk_kernel(20.0)) + 0.02 * torch.randn(3, 200, 200)).clamp(0, 1)
     assert math.hypot(*alignment.shift(sharp, wide)) < 0.5

@@ -78,7 +78,7 @@ def fit(
         ValueError: anything else that does not fit: a shape, a device, values outside [0, 1], a setting.
 
     Warns:
-        UserWarning: one photo lies more than half a pixel from the other.
+        UserWarning: one photo lies more than half a pixel from the other; not where `alignment.shift` cannot tell.
 
     Example:
         >>> sharp = torch.rand(3, 64, 64)
