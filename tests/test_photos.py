@@ -267,7 +267,7 @@ def test_a_huge_photo_is_refused_before_it_is_decoded(tmp_path, suffix):
     path = tmp_path / f"huge{suffix}"
     photos.write(path, Photo(np.zeros((30, 40, 3), np.uint8)))
     limit = Image.MAX_IMAGE_PIXELS
-    with pytest.raises(ValueError, match=r"got 0.0 megapixels, wanted at most 0.001; .*--max-megapixels"):
+    with pytest.raises(ValueError, match=r"got 0.00\d+ megapixels, wanted at most 0.001; .*--max-megapixels"):
         photos.read(path, max_megapixels=0.001)
     assert photos.read(path, max_megapixels=0.0012).pixels.shape == (30, 40, 3)
     assert limit == Image.MAX_IMAGE_PIXELS
