@@ -16,7 +16,8 @@ from tqdm import tqdm
 from benchmarks import environment
 from benchmarks.paper import closed_form, descent, figures, gradients, pairs, report, table1, table2
 from benchmarks.paper.clock import DisagreementError
-from gkm_ops.files import replacing
+from gkm_ops.cli import arguments
+from gkm_ops.files import is_among, replacing
 from gkm_ops.weights import load_net, pretrained
 
 MEASURED = ("table1", "descent", "closed_form", "table2", "gradients")
@@ -26,8 +27,8 @@ _SHOWN = 3  # photos of figures 2 and 3
 _FIGURES = ("1", "2", "3", "4", "4-busiest")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = _parse(arguments)
+def main(argv: list[str] | None = None) -> int:
+    options = _parse(argv)
     try:
         return _run(options)
     except (OSError, ValueError, DisagreementError) as error:
@@ -39,7 +40,8 @@ def _run(options: argparse.Namespace) -> int:
     folder = options.record or options.out
     for place in (folder, options.out):
         place.mkdir(parents=True, exist_ok=True)  # before the work, not after it
-    _check_device(options.device)
+    with arguments.device_named(options.device):
+        torch.empty(0, device=options.device)
     _check_free(_made(options, folder), options)
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
@@ -86,17 +88,10 @@ def _made(options: argparse.Namespace, folder: Path) -> list[Path]:
 def _check_free(made: Sequence[Path], options: argparse.Namespace) -> None:
     inputs = [*pairs.files(options.data, options.photos), *([options.weights] if options.weights else [])]
     for path in made:
-        if any(other.exists() and path.exists() and path.samefile(other) for other in inputs):
+        if is_among(path, inputs):
             raise ValueError(f"{path}: is one of the inputs, which are never replaced; name another --out or --record")
         if path.exists() and not options.overwrite:
             raise ValueError(f"{path}: exists already; name another --out or --record, or give --overwrite")
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that device
-        raise ValueError(f"--device: got {device!r}, which torch cannot use: {error}") from error
 
 
 def _once() -> Callable[..., None]:
@@ -137,7 +132,7 @@ def _draw(options: argparse.Namespace, sets: Sequence[pairs.Images]) -> None:
         progress.update()
 
 
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
+def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__.partition(": ")[2])
     parser.add_argument(
         "data",
@@ -193,7 +188,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="of GKMNet, instead of the package's own")
     parser.add_argument("--device", default="cpu", help="as torch names it; default: %(default)s")
-    return parser.parse_args(arguments)
+    return parser.parse_args(argv)
 
 
 def _positive(text: str) -> int:

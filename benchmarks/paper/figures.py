@@ -84,12 +84,10 @@ def maps(paths: tuple[Path, Path], image: Images, net: GKMNet) -> None:
     theirs = [number - 1 for number in FIGURE_4_KERNELS]
     variation = coeffs.float().flatten(1).std(1).unflatten(0, (2, -1)).amax(0)
     busiest = variation.topk(len(theirs)).indices.sort().values.tolist()
-    caption = f"Coefficient maps of {image.name}, kernels counted from 1. Source: {image.source}"
+    caption = f"Coefficient maps of {image.name}, kernels counted from 1. Source: {image.source}. Axes in pixels"
     for path, kernels in zip(paths, (theirs, busiest), strict=True):
         with replacing(path) as file:
-            coefficient_maps.draw(
-                file, coeffs, kernels, net.gcm.bank, path.suffix[1:], first=1, caption=f"{caption}. Axes in pixels"
-            )
+            coefficient_maps.draw(file, coeffs, kernels, net.gcm.bank, path.suffix[1:], first=1, caption=caption)
 
 
 Crop = tuple[slice, slice]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -21,6 +23,15 @@ def add_max_megapixels(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse larger photos; default: %(default)s; inf for no limit",
     )
+
+
+@contextmanager
+def device_named(device: str) -> Iterator[None]:
+    """An error in going to the device, within it, is a ValueError that names the option."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that device
+        raise ValueError(f"--device: got {device!r}, which torch cannot use: {error}") from error
 
 
 def positive(text: str) -> float:

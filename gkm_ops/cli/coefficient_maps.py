@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from gkm_ops import maps
+from gkm_ops import drawing
 from gkm_ops.bank import GaussianBank
 
 _WITHIN = 0.995  # of a map's values are within its range of colours: a few at the photo's border tend to stand out
@@ -36,17 +36,17 @@ def draw(
         first: the number of the first kernel in the titles.
         caption: to stand below.
     """
-    width, height = maps.panel_size(*coeffs.shape[-2:])
-    figure = Figure(figsize=(width * len(kernels) + 0.4, 2 * height), dpi=maps.DPI, layout="compressed")
+    width, height = drawing.panel_size(*coeffs.shape[-2:])
+    figure = Figure(figsize=(width * len(kernels) + 0.4, 2 * height), dpi=drawing.DPI, layout="compressed")
     axes = figure.subplots(2, len(kernels), squeeze=False)
     for row, source in enumerate(("photo", "last estimate")):
         for column, kernel in enumerate(kernels):
             panel = axes[row, column]
-            picture = maps.show(panel, coeffs.unflatten(0, (2, -1))[row, kernel], cmap="RdBu_r")
+            picture = drawing.show(panel, coeffs.unflatten(0, (2, -1))[row, kernel], cmap="RdBu_r")
             limit = float(np.quantile(abs(np.asarray(picture.get_array())), _WITHIN))
-            maps.add_colour_bar(picture, max(limit, 1e-6))
+            drawing.add_colour_bar(picture, max(limit, 1e-6))
             if row == 0:
-                panel.set_title(maps.kernel_title(kernel, bank, first))
+                panel.set_title(drawing.kernel_title(kernel, bank, first))
             if column == 0:
                 panel.set_ylabel(f"of the {source}\n\npixels")
     figure.supxlabel(caption, fontsize=9)

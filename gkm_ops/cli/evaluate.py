@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gkm_ops.cli import network
-from gkm_ops.files import replacing
+from gkm_ops.files import is_among, replacing
 
 if TYPE_CHECKING:
     from gkm_ops.data.pairs import Pair
@@ -73,9 +73,9 @@ def _run(options: argparse.Namespace) -> int:
 
     _check_free(options.output, options.overwrite)
     pairs = _pairs(options)
-    for photo in (photo for pair in pairs for photo in (pair.blurred, pair.sharp)):
-        if options.output is not None and options.output.exists() and options.output.samefile(photo):
-            raise ValueError(f"{options.output}: is one of the photos, which is never replaced; name another file")
+    photos = [photo for pair in pairs for photo in (pair.blurred, pair.sharp)]
+    if options.output is not None and is_among(options.output, photos):
+        raise ValueError(f"{options.output}: is one of the photos, which is never replaced; name another file")
     net = network.chosen(options)
     skipped = []
 

@@ -15,7 +15,7 @@ from gkm_ops.bank import GaussianBank
 from gkm_ops.cli import arguments
 from gkm_ops.defocus import ClosedForm, Fit, GradientDescent, fit
 from gkm_ops.defocus.fit import MODELS, Method
-from gkm_ops.files import replacing
+from gkm_ops.files import is_among, replacing
 
 if TYPE_CHECKING:
     from gkm_ops.photos import Photo
@@ -134,7 +134,8 @@ def _fit_all(options: argparse.Namespace, scores: _Scores) -> int:
             raise ValueError(f"--output: got {str(options.output)!r}, which is a file, wanted a folder")
         _check_free([path for window in windows for path in _outputs(options.output, window).values()], options)
         sharp, defocused = (_read(path, options.max_megapixels) for path in (options.sharp, options.defocused))
-        x, y = (_on_device(photo.image, options.device) for photo in (sharp, defocused))
+        with arguments.device_named(options.device):
+            x, y = (photo.image.to(options.device) for photo in (sharp, defocused))
         bank = GaussianBank.gkmnet().to(x.device)
         for window in windows:
             fits: dict[str, Fit] = {}
@@ -195,7 +196,7 @@ def _check_free(paths: Iterable[Path], options: argparse.Namespace) -> None:
     for path in paths:
         if not path.exists():
             continue
-        if any(source.exists() and path.samefile(source) for source in (options.sharp, options.defocused)):
+        if is_among(path, (options.sharp, options.defocused)):
             raise ValueError(f"{path}: is an input, which is never replaced; name another OUT")
         if path.is_dir() or not options.overwrite:
             hint = "" if path.is_dir() else " or give --overwrite"
@@ -209,13 +210,6 @@ def _read(path: Path, max_megapixels: float) -> Photo:
     if photo.pixels.shape[2] < 3:
         _tell(f"{path}: is grey, taken as three equal colours, which are one observation a pixel and not three")
     return photo
-
-
-def _on_device(image: Tensor, device: str) -> Tensor:
-    try:
-        return image.to(device)
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that device
-        raise ValueError(f"--device: got {device!r}, which torch cannot use: {error}") from error
 
 
 def _tell(message: str) -> int:

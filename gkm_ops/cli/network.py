@@ -38,7 +38,5 @@ def chosen(options: argparse.Namespace) -> GKMNet:
         raise ValueError(f"--release: got {options.release!r} without --weights, wanted both or neither")
     else:
         net = pretrained()
-    try:
+    with arguments.device_named(options.device):
         return net.to(options.device, getattr(torch, options.dtype))
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that device
-        raise ValueError(f"--device: got {options.device!r}, which torch cannot use: {error}") from error

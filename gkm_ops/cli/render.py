@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gkm_ops.cli import arguments
 from gkm_ops.defocus.rendering import fill_gaps, render, sharpen_edges
+from gkm_ops.files import is_among
 from gkm_ops.srgb import to_linear, to_srgb
 
 if TYPE_CHECKING:
@@ -216,17 +217,15 @@ def _in_srgb(photo: Photo, path: Path) -> Tensor:
 
 
 def _moved(device: str, *tensors: Tensor) -> list[Tensor]:
-    try:
+    with arguments.device_named(device):
         return [tensor.to(device) for tensor in tensors]
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that device
-        raise ValueError(f"--device: got {device!r}, which torch cannot use: {error}") from error
 
 
 def _check_free(options: argparse.Namespace) -> None:
     path = options.output
     if not path.exists():
         return
-    if any(source.exists() and path.samefile(source) for source in (options.photo, options.depth_map)):
+    if is_among(path, (options.photo, options.depth_map)):
         raise ValueError(f"{path}: is an input, which is never replaced; name another OUT")
     if path.is_dir() or not options.overwrite:
         raise ValueError(

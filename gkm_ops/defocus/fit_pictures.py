@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
-from gkm_ops import maps
+from gkm_ops import drawing
 from gkm_ops.bank import GaussianBank
 
 _COLUMNS = 4
@@ -45,11 +45,11 @@ def draw_coefficients(file: BinaryIO, coefficients: Tensor, kernels: Sequence[in
         kernels: which of them to show.
         bank: the M kernels, shared by all colours.
     """
-    chosen = {maps.kernel_title(m, bank): coefficients[m] for m in kernels}
+    chosen = {drawing.kernel_title(m, bank): coefficients[m] for m in kernels}
     figure, pictures = _panels(chosen, cmap="RdBu_r")
     for picture, values in zip(pictures, chosen.values(), strict=True):
         limit = float(np.quantile(values.abs().float().cpu().numpy(), _WITHIN))
-        maps.add_colour_bar(picture, max(limit, 1e-6))
+        drawing.add_colour_bar(picture, max(limit, 1e-6))
     figure.savefig(file, format="png")
 
 
@@ -57,10 +57,10 @@ def _panels(values: Mapping[str, Tensor], **colours: Any) -> tuple[Figure, list[
     """Maps ``[H, W]`` under their titles, a few side by side, with room for colour bars."""
     columns = min(_COLUMNS, len(values))
     rows = math.ceil(len(values) / columns)
-    width, height = maps.panel_size(*next(iter(values.values())).shape)
-    figure = Figure(figsize=(width * columns, height * rows), dpi=maps.DPI, layout="compressed")
+    width, height = drawing.panel_size(*next(iter(values.values())).shape)
+    figure = Figure(figsize=(width * columns, height * rows), dpi=drawing.DPI, layout="compressed")
     pictures = []
     for number, (title, shown) in enumerate(values.items(), start=1):
         axes = figure.add_subplot(rows, columns, number, title=title)
-        pictures.append(maps.show(axes, shown, **colours))
+        pictures.append(drawing.show(axes, shown, **colours))
     return figure, pictures
