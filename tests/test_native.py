@@ -129,8 +129,10 @@ FAULTS = {
 # In what is compiled for vectors of 64 bytes alone.
 FAULTS_OF_COMBS = {
     "reflection repeats the edge of a comb": Fault("comb.h", "from < 0 ? 1 : n", "1", "0"),
-    "comb without the lane beside": Fault("comb.h", "beside[lane - kToothLanes]", "lane - kToothLanes", "0"),
-    "tooth short of the radius": Fault("comb.h", "if (j <= kRadius) sums", "j <= kRadius", "j < kRadius"),
+    "comb without the pixel on its left": Fault("comb.h", "result[0] = pixel", "pixel", "0"),
+    "comb without the pixel on its right": Fault("comb.h", "result[kToothLanes - 1] = pixel", "pixel", "0"),
+    "pixel beside a comb off by one": Fault("comb.h", "beside_[j - 1]", "j - 1", "j"),
+    "one tooth of a pair twice": Fault("comb.h", "at[-j] + at[j]", "-j", "j"),
     "columns beside combs too few to fold": whole("evaluate.h", "banks.radius() + 1", "0"),
     "row of x too low": Fault("comb_gather.h", "read_x(place(k + radius, comb)", "k + radius", "k + radius + 1"),
     "map of the last colour alone": Fault("comb_gather.h", "first = c == 0 ||", "c == 0", "true"),

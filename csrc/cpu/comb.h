@@ -49,14 +49,31 @@ int64_t combed_columns(const gkm::Form& form, const Banks<A>& banks, int64_t lea
 template <int kWords>
 void transpose(const float* from, float* to) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
+  // Vector i % 4 of a set of four holds 4 words of lanes i % 4, 4 + i % 4, 8 + i % 4 and 12 + i % 4.
   __m512 quads[kWords];
-#pragma GCC unroll 16
-  for (int i = 0; i < kWords; ++i) {
-    const float* quad = from + i % 4 * kWords + i / 4 * 4;
-    __m512 rows = _mm512_castps128_ps512(_mm_loadu_ps(quad));
-    rows = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 4 * kWords), 1);
-    rows = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 8 * kWords), 2);
-    quads[i] = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 12 * kWords), 3);
+  if constexpr (kWords == 8) {
+    // Halves of all 8 words of two lanes: loading is what a processor does least of at a time.
+    const auto lanes_at = [=](int lane) GKM_LAMBDA {
+      const __m512d low = _mm512_castpd256_pd512(_mm256_loadu_pd(reinterpret_cast<const double*>(from + 8 * lane)));
+      const double* high = reinterpret_cast<const double*>(from + 8 * (lane + 4));
+      return _mm512_castpd_ps(_mm512_insertf64x4(low, _mm256_loadu_pd(high), 1));
+    };
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const __m512 first = lanes_at(i), second = lanes_at(8 + i);
+      quads[i] = _mm512_shuffle_f32x4(first, second, 0x88);
+      quads[4 + i] = _mm512_shuffle_f32x4(first, second, 0xdd);
+    }
+  } else {
+    static_assert(kWords == 4);
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const float* quad = from + 4 * i;
+      __m512 rows = _mm512_castps128_ps512(_mm_loadu_ps(quad));
+      rows = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 16), 1);
+      rows = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 32), 2);
+      quads[i] = _mm512_insertf32x4(rows, _mm_loadu_ps(quad + 48), 3);
+    }
   }
 #pragma GCC unroll 4
   for (int i = 0; i < kWords; i += 4) {
@@ -248,59 +265,70 @@ class CombReader {
   Side left_, right_;
 };
 
-// Tooth kAt of a comb, -16 <= kAt < 24. Beside the comb it is one of its own teeth, moved by a lane or two, and the
-// pixels that come in are those beside.
-template <int kAt>
-GKM_INLINE Vec<float> tooth(const float* comb) {
-  if constexpr (kAt >= 0 && kAt < kTeeth) {
-    return load(comb + kAt * kToothLanes);
-  } else {
-    constexpr int kMoved = (kAt + 2 * kTeeth) / kTeeth - 2, kOwn = kAt - kMoved * kTeeth;
-    // Which lane of its own a lane takes, or from 16 on of the pixels beside, of which the left ones end at pixel -1.
-    constexpr auto from = [](int lane) {
-      const int own = lane + kMoved;
-      if (own >= 0 && own < kToothLanes) return own;
-      return kToothLanes + kOwn + (own < 0 ? own * kTeeth + kToothLanes : (own - kToothLanes) * kTeeth);
-    };
-    const Vec<float> own = load(comb + kOwn * kToothLanes);
-    const Vec<float> beside = load(comb + kTeethSize + (kMoved < 0 ? 0 : kToothLanes));
+// A tooth moved on by a lane, and the pixel that comes in: the tooth kTeeth to its left, or to its right.
+GKM_INLINE Vec<float> from_left(float pixel, Vec<float> tooth) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
-    const __m512i lanes = _mm512_setr_epi32(from(0), from(1), from(2), from(3), from(4), from(5), from(6), from(7), from(8),
-                                            from(9), from(10), from(11), from(12), from(13), from(14), from(15));
-    return bit_cast<Vec<float>>(_mm512_permutex2var_ps(bit_cast<__m512>(own), lanes, bit_cast<__m512>(beside)));
+  const __m512i in = _mm512_castps_si512(_mm512_set1_ps(pixel));
+  return bit_cast<Vec<float>>(_mm512_alignr_epi32(bit_cast<__m512i>(tooth), in, kToothLanes - 1));
 #else
-    Vec<float> result{};
-    for (int l = 0; l < kToothLanes; ++l) {
-      const int lane = from(l);
-      result[l] = lane < kToothLanes ? own[lane] : beside[lane - kToothLanes];
-    }
-    return result;
+  Vec<float> result{};
+  result[0] = pixel;
+  for (int l = 1; l < kToothLanes; ++l) result[l] = tooth[l - 1];
+  return result;
 #endif
-  }
+}
+
+GKM_INLINE Vec<float> from_right(Vec<float> tooth, float pixel) {
+#if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
+  const __m512i in = _mm512_castps_si512(_mm512_set1_ps(pixel));
+  return bit_cast<Vec<float>>(_mm512_alignr_epi32(in, bit_cast<__m512i>(tooth), 1));
+#else
+  Vec<float> result{};
+  for (int l = 1; l < kToothLanes; ++l) result[l - 1] = tooth[l];
+  result[kToothLanes - 1] = pixel;
+  return result;
+#endif
 }
 
 #define GKM_EACH_TOOTH(k) _Pragma("GCC unroll 8") for (int k = 0; k < kTeeth; ++k)
 
-// Adds tooth kAt, and all those after it that the sums want, by taps up to kRadius.
-template <int kRadius, int kAt>
-GKM_INLINE void add_teeth(const float* comb, const Vec<float>* taps, Vec<float>* sums) {
-  if constexpr (kAt < kTeeth + kRadius) {
-    const Vec<float> value = in_register(tooth<kAt>(comb));
-    GKM_EACH_TOOTH(k) {
-      const int j = kAt > k ? kAt - k : k - kAt;
-      if (j <= kRadius) sums[k] = kAt == k - kRadius ? taps[j] * value : sums[k] + taps[j] * value;
-    }
-    add_teeth<kRadius, kAt + 1>(comb, taps, sums);
+// A comb blurred along the row by a symmetric kernel, from its centre to its ends: the two teeth that share a tap are
+// added first, as there may be units for additions that multiply-adds leave free. What a step wants beside the teeth of
+// the step before is one more on the left and on the right.
+template <int kRadius>
+class WideningTeeth {
+ public:
+  GKM_INLINE WideningTeeth(const float* comb, const float* taps) : beside_(comb + kTeethSize + kToothLanes), taps_(taps) {
+    GKM_EACH_TOOTH(k) teeth_[kRadius + k] = in_register(load(comb + k * kToothLanes));
   }
-}
+
+  template <int j = 0>
+  GKM_INLINE void sum(Vec<float>* sums) {
+    const Vec<float> tap = in_register(broadcast(taps_[j]));
+    if constexpr (j > 0) {
+      Vec<float>& left = teeth_[kRadius - j];
+      Vec<float>& right = teeth_[kRadius + kTeeth - 1 + j];
+      left = in_register(from_left(beside_[-j], teeth_[kRadius - j + kTeeth]));
+      right = in_register(from_right(teeth_[kRadius - 1 + j], beside_[j - 1]));
+    }
+    GKM_EACH_TOOTH(k) {
+      const Vec<float>* at = teeth_ + kRadius + k;
+      // Held, or the compiler would put the first product off until after the second.
+      sums[k] = j == 0 ? in_register(tap * *at) : sums[k] + tap * (at[-j] + at[j]);
+    }
+    if constexpr (j < kRadius) sum<j + 1>(sums);
+  }
+
+ private:
+  const float* beside_;  // the pixels on the right; those on the left end before them
+  const float* taps_;
+  Vec<float> teeth_[kTeeth + 2 * kRadius];
+};
 
 // The pass along the row: a comb blurred by kernel i, whose radius is kRadius.
 template <int kRadius>
 GKM_INLINE void blur_teeth(const Bank<float>& bank, int64_t i, const float* comb, Vec<float>* sums) {
-  Vec<float> taps[kRadius + 1];
-#pragma GCC unroll 16
-  for (int j = 0; j <= kRadius; ++j) taps[j] = in_register(broadcast(bank.taps_w_of(i)[j]));
-  add_teeth<kRadius, -kRadius>(comb, taps, sums);
+  WideningTeeth<kRadius>(comb, bank.taps_w_of(i)).sum(sums);
 }
 
 template <int kNumber>
@@ -338,26 +366,15 @@ GKM_INLINE S* out_at(const gkm::Form& form, int64_t index, int64_t planes, Place
   return static_cast<S*>(form.out) + ((at.b * planes + index) * form.H + at.y) * form.W + at.x;
 }
 
-// Lines of kCombWidth pixels to ask the memory for: one of `parts` shares of them.
-template <class S>
-class Fetch {
-  static constexpr int64_t kLine = 64 / int64_t(sizeof(S)), kLines = kCombWidth / kLine;
+// What is asked of the memory is spread evenly: two vectors blurred down the columns by all kernels, or added there, take
+// about as long as so many kernels along the row.
+constexpr int64_t kColumnCalls = 4;
 
- public:
-  Fetch(int64_t part, int64_t parts) : from_(part * kLines / parts), to_((part + 1) * kLines / parts) {}
-
-  GKM_INLINE void operator()(const S* pixels) const {
-    for (int64_t line = from_; line < to_; ++line) __builtin_prefetch(pixels + line * kLine, 0, 2);
-  }
-
- private:
-  int64_t from_, to_;
-};
-
-// All of them.
-template <class S>
+// Asks the memory for kCombWidth pixels.
+template <Level kLevel, class S>
 GKM_INLINE void fetch(const S* pixels) {
-  Fetch<S>(0, 1)(pixels);
+  constexpr int64_t kLine = 64 / int64_t(sizeof(S));
+  for (int64_t i = 0; i < kCombWidth; i += kLine) __builtin_prefetch(pixels + i, 0, kLevel);
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ class CombAdjoint {
   // Rows of sums at a time: more than a source reaches.
   static constexpr int64_t kRing = 32;
   static_assert(kRing > 2 * kHeldRadius);
+  using MapsAhead = Ahead<kFirstLevel>;
   // Rows of teeth that are read side by side lie an odd number of lines apart, so as not to crowd a few of a cache's sets.
   static constexpr int64_t kRow = kTeethSize + L;
 
@@ -108,28 +109,39 @@ class CombAdjoint {
       float* comb = s.y + o * kCombSize;
       of_y.read(y, comb);
       scale_edges(at, 2, comb);
-      if (at.y + 1 < form_.H) fetch(y + form_.y.row + at.x * form_.y.column);
+      if (at.y + 1 < form_.H) fetch<kSecondLevel>(y + form_.y.row + at.x * form_.y.column);
     }
     const int64_t whole = at.y - banks_.radius();
+    MapsAhead ahead;
     for (int64_t c = 0; c < form_.C; ++c, sums += (kRing + 1) * kRow) {
       const Bank<float>& bank = banks_.of(c);
       if (c == 0 || form_.channel_coeffs) {
         for (int64_t m = 0; m < form_.M; ++m) of_maps.read_map(coeffs_at<S>(form_, m, c, at) - at.x, s.maps + m * kMapSize);
       }
-      if (whole >= top) fetch(out_at<S>(form_, c, form_.C, Place{at.b, whole, at.x}));
-      // Colours that share maps ask for the next ones together.
-      const Fetch<S> fetch_share(form_.channel_coeffs ? 0 : c, form_.channel_coeffs ? 1 : form_.C);
+      if (whole >= top) fetch<kFirstLevel>(out_at<S>(form_, c, form_.C, Place{at.b, whole, at.x}));
+      if (form_.channel_coeffs) {
+        ahead = c + 1 < form_.C ? maps_ahead(c + 1, 1, at) : maps_ahead(0, 1, next);
+      } else if (c == 0) {
+        ahead = maps_ahead(0, form_.C, next);
+      }
       each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
         const int64_t m = bank.kernel[i];
-        fetch_share(coeffs_at<S>(form_, m, c, next));
+        ahead.some();
         weigh(m, c, s);
         float* blurred = s.blurred + i * kRow;
         V made[kTeeth];
         blur_teeth<radius>(bank, i, s.weighed, made);
         GKM_EACH_TOOTH(k) write(blurred + k * L, made[k]);
       });
-      spread(at.y, bank, top, bottom, s.blurred, sums);
+      spread(at.y, bank, top, bottom, s.blurred, ahead, sums);
     }
+  }
+
+  // The maps of a comb and beside it on the right, to be asked for while so many colours of the one before are made.
+  MapsAhead maps_ahead(int64_t c, int64_t colours, Place at) const {
+    const int64_t calls = colours * (kTeeth / kHeld * kColumnCalls + form_.M);
+    return MapsAhead(coeffs_at<S>(form_, 0, c, at) - at.x, form_.coeffs.map, 0, form_.M, form_.M, at.x, kCombWidth + L,
+                     form_.W, calls);
   }
 
   // Kernel m's coefficients times y, or the sum over o of mix[m, o, c] y_o.
@@ -162,7 +174,7 @@ class CombAdjoint {
   }
 
   // Down the columns: all kernels' rows of source row y to the sums.
-  void spread(int64_t y, const Bank<float>& bank, int64_t top, int64_t bottom, const float* blurred,
+  void spread(int64_t y, const Bank<float>& bank, int64_t top, int64_t bottom, const float* blurred, MapsAhead& ahead,
               float* sums) const {
     float* rows[2 * kHeldRadius + 1];
     for (int64_t j = -bank.radius; j <= bank.radius; ++j) {
@@ -180,6 +192,7 @@ class CombAdjoint {
         add_to(rows[kHeldRadius + j]);
         if (j > 0) add_to(rows[kHeldRadius - j]);
       });
+      ahead.some(kColumnCalls);
     }
   }
 

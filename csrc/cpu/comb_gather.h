@@ -17,6 +17,8 @@ class CombGather {
   static constexpr bool kBlurs = kTarget == gkm::Target::blur;
   static constexpr int L = kToothLanes;
   static constexpr int64_t kMapSize = kBlurs ? MapTeeth<S>::kSize : kTeethSize;
+  // Coefficients are read at once, results written in the end.
+  using MapsAhead = Ahead<kBlurs ? kFirstLevel : kSecondLevel>;
 
  public:
   // The first `columns`, in whole combs.
@@ -91,7 +93,7 @@ class CombGather {
       } else {
         reader.read(x + source * form_.x.row, comb);
       }
-      if (next >= 0) fetch(x + next * form_.x.row + at.x * form_.x.column);
+      if (next >= 0) fetch<kSecondLevel>(x + next * form_.x.row + at.x * form_.x.column);
     }
   }
 
@@ -105,19 +107,26 @@ class CombGather {
         read_teeth(y, form_.y.column, s.images + o * kTeethSize);
       }
     }
+    MapsAhead ahead;
     for (int64_t c = 0; c < form_.C; ++c, x += x_rows() * kCombSize) {
       const Bank<float>& bank = banks_.of(c);
+      if (form_.channel_coeffs) {
+        ahead = c + 1 < form_.C ? maps_ahead(c + 1, 1, at) : maps_ahead(0, 1, next);
+      } else if (c == 0) {
+        ahead = maps_ahead(0, form_.C, next);
+      }
       if (kBlurs && (c == 0 || form_.channel_coeffs)) {
         for (int64_t m = 0; m < form_.M; ++m) MapTeeth<S>::read(map(m, c, at), s.maps + m * kMapSize);
       }
       if constexpr (kBlurs) {
-        if (c < form_.O) fetch(out_at<S>(form_, c, form_.O, at));
+        if (c < form_.O) fetch<kFirstLevel>(out_at<S>(form_, c, form_.O, at));
       }
       for (int64_t v = 0; v < kCombVectors; v += kHeld) {
         HeldPairs<float, kCombSize> held(bank, bank.taps_h_of(0), x + v * L, L);
         held.template blur<0>(0, s.columns + v * L, kCombSize);
+        ahead.some(kColumnCalls);
       }
-      finish(c, next, s);
+      finish(c, ahead, s);
       if constexpr (!kBlurs) {
         if (!form_.channel_coeffs && c + 1 < form_.C) continue;
         for (int64_t m = 0; m < form_.M; ++m) write_teeth(s.maps + m * kMapSize, map(m, c, at));
@@ -130,17 +139,22 @@ class CombGather {
     }
   }
 
+  // The maps of a comb, to be asked for while so many colours of the one before are made.
+  MapsAhead maps_ahead(int64_t c, int64_t colours, Place at) const {
+    const int64_t calls = colours * (kCombVectors / kHeld * kColumnCalls + form_.M);
+    const int64_t stride = map(min(1, form_.M - 1), c, at) - map(0, c, at);
+    return MapsAhead(map(0, c, at), stride, 0, form_.M, form_.M, 0, kCombWidth, kCombWidth, calls);
+  }
+
   // One colour along the row, and what its results are for.
-  void finish(int64_t c, Place next, const Scratch& s) const {
+  void finish(int64_t c, MapsAhead& ahead, const Scratch& s) const {
     const Bank<float>& bank = banks_.of(c);
     const int64_t C = form_.C, O = form_.O;
-    // Colours that share maps ask for the next ones together.
-    const Fetch<S> fetch_share(form_.channel_coeffs ? 0 : c, form_.channel_coeffs ? 1 : C);
     float* const images = s.images;
     const auto blur = [&](auto&& done) GKM_LAMBDA {
       each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
         const int64_t m = bank.kernel[i];
-        fetch_share(map(m, c, next));
+        ahead.some();
         V sums[kTeeth];
         blur_teeth<radius>(bank, i, s.columns + i * kCombSize, sums);
         done(m, s.maps + m * kMapSize, sums);

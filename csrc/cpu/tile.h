@@ -123,8 +123,12 @@ PanelRows<Acc<S>> read_panel(const gkm::Planes& planes, const S* plane, int64_t 
   return {copy, P};
 }
 
-// Asks the memory for a panel of a plane ahead of its use, a few rows between any two pieces of other work: short
+// Where what is asked of the memory is to wait: for use at once, and else out of the way of what is used meanwhile.
+enum Level { kSecondLevel = 2, kFirstLevel = 3 };
+
+// Asks the memory for some rows of a plane ahead of their use, a few lines between any two pieces of other work: short
 // strided rows are beyond what the processor foresees by itself, and all at once they are more than it can await.
+template <Level kLevel>
 class Ahead {
   static constexpr int64_t kLine = 64;
 
@@ -136,25 +140,30 @@ class Ahead {
         int64_t calls) {
     const int64_t from = max(x, 0), to = min(x + width, W) - 1, first = max(y, 0);
     if (from > to) return;
-    next_ = reinterpret_cast<const char*>(plane + first * row_stride + from);
+    row_ = reinterpret_cast<const char*>(plane + first * row_stride + from);
     // From the line's start, so that each line is asked for once: asking again brings nothing, and is not free.
-    const int64_t in_line = int64_t(reinterpret_cast<uintptr_t>(next_) % kLine);
-    next_ -= in_line;
-    last_ = in_line + (to - from) * int64_t(sizeof(S));
+    const int64_t in_line = int64_t(reinterpret_cast<uintptr_t>(row_) % kLine);
+    row_ -= in_line;
+    lines_ = (in_line + (to - from) * int64_t(sizeof(S))) / kLine + 1;
     stride_ = row_stride * int64_t(sizeof(S));
-    left_ = min(y + rows, H) - first;
+    left_ = max(min(y + rows, H) - first, 0) * lines_;
     at_once_ = divided(left_, calls);
   }
 
-  GKM_INLINE void some() {
-    for (int64_t i = min(at_once_, left_); i > 0; --i, --left_, next_ += stride_) {
-      for (const char* line = next_; line <= next_ + last_; line += kLine) __builtin_prefetch(line, 0, 2);
+  // What so many calls are to ask for.
+  GKM_INLINE void some(int64_t calls = 1) {
+    for (int64_t i = min(calls * at_once_, left_); i > 0; --i, --left_) {
+      __builtin_prefetch(row_ + line_ * kLine, 0, kLevel);
+      if (++line_ == lines_) {
+        line_ = 0;
+        row_ += stride_;
+      }
     }
   }
 
  private:
-  const char* next_ = nullptr;
-  int64_t last_ = 0, stride_ = 0, left_ = 0, at_once_ = 0;
+  const char* row_ = nullptr;
+  int64_t lines_ = 0, line_ = 0, stride_ = 0, left_ = 0, at_once_ = 0;
 };
 
 // A panel of sums to a contiguous plane of the output.
