@@ -198,7 +198,7 @@ def test_existing_files_are_replaced_only_when_asked(deblur, tmp_path, capsys):
     photos.write("photo.png", photo())
     (tmp_path / "out.png").write_text("something else")
     assert deblur("photo.png", "-o", "out.png") == 1
-    assert "out.png: exists already; name another OUT or give --overwrite" in capsys.readouterr().err
+    assert "out.png: exists already; name another OUT, or give --overwrite" in capsys.readouterr().err
     assert (tmp_path / "out.png").read_text() == "something else"
     assert deblur("photo.png", "-o", "out.png", "--overwrite") == 0
     assert photos.read("out.png").pixels.shape == (20, 26, 3)

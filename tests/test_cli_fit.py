@@ -164,7 +164,7 @@ def test_existing_files_are_replaced_only_when_asked(gkm_fit, tmp_path):
     before = files(tmp_path)
     status, _, complaints = gkm_fit("--windows", 1, 4)
     assert status == 1
-    assert "errors_window4.png: exists already; name another OUT or give --overwrite" in complaints
+    assert "errors_window4.png: exists already; name another OUT, or give --overwrite" in complaints
     assert files(tmp_path) == before
     assert gkm_fit("--windows", 1, 4, "--overwrite")[0] == 0
     assert photos.read("out/errors_window4.png").image.std() > 0

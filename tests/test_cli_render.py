@@ -260,7 +260,7 @@ def test_existing_files_are_replaced_only_when_asked(render, tmp_path, capsys, o
     sweep = ["--sweep", "--frames", 2] if out.endswith("gif") else ["--focus", 0]
     (tmp_path / out).write_text("something else")
     assert render(*sweep, "-o", out) == 1
-    assert f"{out}: exists already; name another OUT or give --overwrite" in capsys.readouterr().err
+    assert f"{out}: exists already; name another OUT, or give --overwrite" in capsys.readouterr().err
     assert (tmp_path / out).read_text() == "something else"
     assert render(*sweep, "-o", out, "--overwrite") == 0
     with Image.open(out) as image:

@@ -17,7 +17,7 @@ from benchmarks import environment
 from benchmarks.paper import closed_form, descent, figures, gradients, pairs, report, table1, table2
 from benchmarks.paper.clock import DisagreementError
 from gkm_ops.cli import arguments
-from gkm_ops.files import is_among, replacing
+from gkm_ops.files import replacing
 from gkm_ops.weights import load_net, pretrained
 
 MEASURED = ("table1", "descent", "closed_form", "table2", "gradients")
@@ -88,10 +88,7 @@ def _made(options: argparse.Namespace, folder: Path) -> list[Path]:
 def _check_free(made: Sequence[Path], options: argparse.Namespace) -> None:
     inputs = [*pairs.files(options.data, options.photos), *([options.weights] if options.weights else [])]
     for path in made:
-        if is_among(path, inputs):
-            raise ValueError(f"{path}: is one of the inputs, which are never replaced; name another --out or --record")
-        if path.exists() and not options.overwrite:
-            raise ValueError(f"{path}: exists already; name another --out or --record, or give --overwrite")
+        arguments.check_free(path, inputs, options.overwrite, other="--out or --record")
 
 
 def _once() -> Callable[..., None]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
+
+from gkm_ops.files import is_among
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +35,18 @@ def device_named(device: str) -> Iterator[None]:
         yield
     except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that device
         raise ValueError(f"--device: got {device!r}, which torch cannot use: {error}") from error
+
+
+def check_free(path: Path, inputs: Iterable[Path], overwrite: bool, other: str = "OUT") -> None:
+    """Complains of a path that may not be written: an input, a folder, or a file unless it may be replaced.
+
+    Meant to be called before the work as well as after it; ``other`` is what the user is to name another of.
+    """
+    if is_among(path, inputs):
+        raise ValueError(f"{path}: is an input, which is never replaced; name another {other}")
+    if path.is_dir() or (path.exists() and not overwrite):
+        hint = "" if path.is_dir() else ", or give --overwrite"
+        raise ValueError(f"{path}: exists already; name another {other}{hint}")
 
 
 def positive(text: str) -> float:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gkm_ops.cli import network
+from gkm_ops.cli import arguments, network
 from gkm_ops.files import replacing
 from gkm_ops.nn.gkmnet import GKMNet
 
@@ -111,14 +111,9 @@ def _deblur(
 
 
 def _check_free(path: Path, kept: set[tuple[int, int]], overwrite: bool) -> None:
-    if not path.exists():
-        return
-    if _identity(path) in kept:
+    if path.exists() and _identity(path) in kept:
         raise ValueError(f"{path}: is an input or another photo's output, which is never replaced; name another OUT")
-    if path.is_dir() or not overwrite:
-        raise ValueError(
-            f"{path}: exists already; name another OUT" + ("" if path.is_dir() else " or give --overwrite")
-        )
+    arguments.check_free(path, (), overwrite)
 
 
 def _sources(paths: list[Path]) -> tuple[list[Path], int]:

@@ -6,11 +6,12 @@ import argparse
 import csv
 import io
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gkm_ops.cli import network
-from gkm_ops.files import is_among, replacing
+from gkm_ops.cli import arguments, network
+from gkm_ops.files import replacing
 
 if TYPE_CHECKING:
     from gkm_ops.data.pairs import Pair
@@ -74,8 +75,7 @@ def _run(options: argparse.Namespace) -> int:
     _check_free(options.output, options.overwrite)
     pairs = _pairs(options)
     photos = [photo for pair in pairs for photo in (pair.blurred, pair.sharp)]
-    if options.output is not None and is_among(options.output, photos):
-        raise ValueError(f"{options.output}: is one of the photos, which is never replaced; name another file")
+    _check_free(options.output, options.overwrite, photos)
     net = network.chosen(options)
     skipped = []
 
@@ -155,16 +155,12 @@ def _lpips(device: str) -> LPIPS | None:
         return None
 
 
-def _check_free(path: Path | None, overwrite: bool) -> None:
-    """Complains of a file that could not be written, before the work as well as after it."""
+def _check_free(path: Path | None, overwrite: bool, photos: Iterable[Path] = ()) -> None:
     if path is None:
         return
     if not path.parent.is_dir():
         raise ValueError(f"{path}: there is no folder {path.parent}; make it, or name another file")
-    if path.is_dir() or (path.exists() and not overwrite):
-        raise ValueError(
-            f"{path}: exists already; name another file" + ("" if path.is_dir() else " or give --overwrite")
-        )
+    arguments.check_free(path, photos, overwrite, other="file")
 
 
 def _write(path: Path | None, text: str, overwrite: bool) -> None:

@@ -15,7 +15,7 @@ from gkm_ops.bank import GaussianBank
 from gkm_ops.cli import arguments
 from gkm_ops.defocus import ClosedForm, Fit, GradientDescent, fit
 from gkm_ops.defocus.fit import MODELS, Method
-from gkm_ops.files import is_among, replacing
+from gkm_ops.files import replacing
 
 if TYPE_CHECKING:
     from gkm_ops.photos import Photo
@@ -192,15 +192,8 @@ def _method(options: argparse.Namespace, on_step: Callable[[int, float], None]) 
 
 
 def _check_free(paths: Iterable[Path], options: argparse.Namespace) -> None:
-    """Complains of files that may not be written, before the work as well as after it."""
     for path in paths:
-        if not path.exists():
-            continue
-        if is_among(path, (options.sharp, options.defocused)):
-            raise ValueError(f"{path}: is an input, which is never replaced; name another OUT")
-        if path.is_dir() or not options.overwrite:
-            hint = "" if path.is_dir() else " or give --overwrite"
-            raise ValueError(f"{path}: exists already; name another OUT{hint}")
+        arguments.check_free(path, (options.sharp, options.defocused), options.overwrite)
 
 
 def _read(path: Path, max_megapixels: float) -> Photo:

@@ -17,7 +17,6 @@ from torch.nn import functional as F
 
 from gkm_ops.cli import arguments
 from gkm_ops.defocus.rendering import fill_gaps, render, sharpen_edges
-from gkm_ops.files import is_among
 from gkm_ops.srgb import to_linear, to_srgb
 
 if TYPE_CHECKING:
@@ -103,7 +102,7 @@ def _still(options: argparse.Namespace) -> None:
             f"--output: got the suffix {options.output.suffix!r}, wanted one of {', '.join(photos.FORMATS)}, or "
             "--sweep for a video"
         )
-    _check_free(options)
+    arguments.check_free(options.output, (options.photo, options.depth_map), options.overwrite)
     photo = photos.read(options.photo, max_megapixels=options.max_megapixels)
     disparity = _disparity(options, *photo.pixels.shape[:2])
     focus = _disparity_at(options.focus, disparity)
@@ -120,7 +119,7 @@ def _pull(options: argparse.Namespace) -> None:
 
     fps = options.fps or _FPS
     video.check(options.output, fps)
-    _check_free(options)
+    arguments.check_free(options.output, (options.photo, options.depth_map), options.overwrite)
     photo = photos.read(options.photo, max_megapixels=options.max_megapixels)
     disparity = _disparity(options, *photo.pixels.shape[:2])
     start = _disparity_at(0.0 if options.focus is None else options.focus, disparity)
@@ -219,18 +218,6 @@ def _in_srgb(photo: Photo, path: Path) -> Tensor:
 def _moved(device: str, *tensors: Tensor) -> list[Tensor]:
     with arguments.device_named(device):
         return [tensor.to(device) for tensor in tensors]
-
-
-def _check_free(options: argparse.Namespace) -> None:
-    path = options.output
-    if not path.exists():
-        return
-    if is_among(path, (options.photo, options.depth_map)):
-        raise ValueError(f"{path}: is an input, which is never replaced; name another OUT")
-    if path.is_dir() or not options.overwrite:
-        raise ValueError(
-            f"{path}: exists already; name another OUT" + ("" if path.is_dir() else " or give --overwrite")
-        )
 
 
 def _report(message: str) -> int:
