@@ -79,7 +79,7 @@ class Exact:
 
 
 def exact_windows(problem: Problem, job: str) -> list[Exact]:
-    """What a job gives in float64, in windows at two corners and the centre.
+    """What a job gives in float64, in windows at the corners and the centre.
 
     The blur and its adjoint reach no further than the largest radius, so a part of the image with a margin
     around the window (of twice that, for a gradient folded back at a border) gives what the whole would.
@@ -90,8 +90,8 @@ def exact_windows(problem: Problem, job: str) -> list[Exact]:
     margin = 2 * max(problem.bank.radii)
     height, width = problem.size
     windows = []
-    for place in (0.0, 0.5, 1.0):
-        rows, columns = _window(height, place), _window(width, place)
+    for down, along in ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0)):
+        rows, columns = _window(height, down), _window(width, along)
         outer_rows, inner_rows = _with_margin(rows, margin, height)
         outer_columns, inner_columns = _with_margin(columns, margin, width)
         results = ORACLES[job](_crop(problem, outer_rows, outer_columns))
@@ -106,8 +106,10 @@ def largest_difference(results: Sequence[Tensor], exact: Sequence[Exact]) -> flo
         results: what a job gave, in the order of its oracle.
 
     Returns:
-        The worst of all results and windows; inf where a result has NaN or another shape.
+        The worst of all results and windows; inf where a result has NaN or infinity anywhere, or another shape.
     """
+    if not all(result.isfinite().all() for result in results):
+        return float("inf")
     worst = 0.0
     for window in exact:
         for result, wanted in zip(results, window.results, strict=True):

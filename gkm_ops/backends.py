@@ -25,7 +25,8 @@ class Backend:
     Attributes:
         name: what `use_backend` takes.
         module: a module with a function for each op and `refusal(device_type, dtype)`, which returns
-            None where it can serve and otherwise a sentence that says why not.
+            None where it can serve and otherwise a sentence that says why not; ValueError where the environment
+            asks it for something that is not there.
     """
 
     name: str
@@ -60,7 +61,14 @@ def available_backends(device: str | torch.device = "cpu", dtype: torch.dtype = 
         'available'
     """
     device_type = torch.device(device).type
-    return {name: _load(name).refusal(device_type, dtype) or "available" for name in _MODULES}
+
+    def answer(name: str) -> str:
+        try:
+            return _load(name).refusal(device_type, dtype) or "available"
+        except ValueError as error:  # the environment asks for what is not there
+            return str(error)
+
+    return {name: answer(name) for name in _MODULES}
 
 
 class use_backend:  # noqa: N801

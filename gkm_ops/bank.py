@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 _GKMNET_KERNELS = 22
 _GKMNET_SIGMA_STEP = 0.25
+_LARGEST_SIGMA = 1e6  # beyond any image; a kernel of that size is 48 MB
 
 
 def gaussian_taps(sigma: float, size: int) -> Tensor:
     """Sampled 1-D Gaussian, normalised to sum 1: ``exp(-i^2 / (2 sigma^2))``.
 
     Args:
-        sigma: standard deviation in pixels, finite and >= 0; 0 is the identity.
+        sigma: standard deviation in pixels, from 0, the identity, to a million.
         size: odd number of taps.
 
     Returns:
@@ -31,11 +32,12 @@ def gaussian_taps(sigma: float, size: int) -> Tensor:
         >>> gaussian_taps(1.0, 3)
         tensor([0.2741, 0.4519, 0.2741], dtype=torch.float64)
     """
-    if not (math.isfinite(sigma) and sigma >= 0):
-        raise ValueError(f"sigmas: got {sigma}, wanted finite numbers >= 0 (0 is the identity kernel)")
-    if not isinstance(size, int) or size < 1 or size % 2 == 0:
+    if not (math.isfinite(sigma) and 0 <= sigma <= _LARGEST_SIGMA):
+        raise ValueError(f"sigmas: got {sigma}, wanted numbers from 0 (the identity kernel) to {_LARGEST_SIGMA:g}")
+    if not isinstance(size, numbers.Integral) or size < 1 or size % 2 == 0:
         raise ValueError(f"sizes: got {size!r}, wanted odd integers >= 1, so that a kernel has a centre")
-    offset = torch.arange(size, dtype=torch.float64) - size // 2
+    # Where values are, whatever the default device: a bank that is made on `meta` can be given memory later.
+    offset = torch.arange(size, dtype=torch.float64, device="cpu") - size // 2
     if sigma == 0:
         return (offset == 0).to(torch.float64)
     taps = torch.exp(-0.5 * (offset / sigma) ** 2)
@@ -79,24 +81,22 @@ class GaussianBank(nn.Module):
         trainable: bool = False,
     ) -> None:
         super().__init__()
-        rows = _as_rows("sigmas", sigmas)
+        rows, per_colour = _as_rows("sigmas", sigmas)
         if sizes is None:
             for sigma in (sigma for row in rows for sigma in row):
                 gaussian_taps(sigma, 1)  # refuse a bad sigma before a size is made of it
             size_rows = [[2 * math.ceil(3 * sigma) + 1 for sigma in row] for row in rows]
         else:
-            size_rows = _as_rows("sizes", sizes)
-        if [len(row) for row in rows] != [len(row) for row in size_rows]:
-            raise ValueError(
-                f"sizes: got {[len(row) for row in size_rows]} sizes for "
-                f"{[len(row) for row in rows]} sigmas, wanted one size per sigma"
-            )
+            size_rows, sizes_per_colour = _as_rows("sizes", sizes)
+            if (len(rows), len(rows[0]), per_colour) != (len(size_rows), len(size_rows[0]), sizes_per_colour):
+                raise ValueError(
+                    f"sizes: got {sizes!r} for the sigmas {sigmas!r}, wanted one size per sigma, nested alike"
+                )
         kernels = [
             gaussian_taps(sigma, size)
             for row, size_row in zip(rows, size_rows, strict=True)
             for sigma, size in zip(row, size_row, strict=True)
         ]
-        per_colour = isinstance(sigmas[0], Sequence)
         self._set_kernels(kernels, len(rows) if per_colour else None, trainable)
 
     @classmethod
@@ -152,8 +152,11 @@ class GaussianBank(nn.Module):
             raise ValueError("taps: got NaN or inf, wanted finite numbers")
         rows = taps.detach().to("cpu", torch.float64).flatten(0, -2)
         half = taps.shape[-1] // 2
-        chosen = [half] * len(rows) if radii is None else list(radii)
-        if len(chosen) != len(rows) or not all(isinstance(r, int) and 0 <= r <= half for r in chosen):
+        if radii is not None and not isinstance(radii, Sequence | Tensor):
+            raise TypeError(f"radii: got {_described(radii)}, wanted a sequence of {len(rows)} ints")
+        listed = radii.tolist() if isinstance(radii, Tensor) else radii
+        chosen = [half] * len(rows) if listed is None else list(listed)
+        if len(chosen) != len(rows) or not all(isinstance(r, numbers.Integral) and 0 <= r <= half for r in chosen):
             raise ValueError(f"radii: got {chosen}, wanted {len(rows)} ints between 0 and {half}")
         bank = cls.__new__(cls)
         nn.Module.__init__(bank)
@@ -196,18 +199,19 @@ class GaussianBank(nn.Module):
         return self
 
 
-def _as_rows(name: str, values: Sequence[Any]) -> list[list[Any]]:
-    """A flat or per-colour sequence as a list of rows of equal length."""
+def _as_rows(name: str, values: Sequence[Any]) -> tuple[list[list[Any]], bool]:
+    """A flat or per-colour sequence as a list of rows of equal length, and whether it is per colour."""
     if isinstance(values, Tensor):
         values = cast("list[Any]", values.tolist())
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise TypeError(f"{name}: got {_described(values)}, wanted a sequence of numbers or one per colour")
-    rows = [list(row) for row in values] if values and isinstance(values[0], Sequence) else [list(values)]
+    per_colour = len(values) > 0 and all(isinstance(row, Sequence) and not isinstance(row, str) for row in values)
+    rows = [list(row) for row in values] if per_colour else [list(values)]
     if not all(isinstance(value, numbers.Real) for row in rows for value in row):
         raise TypeError(f"{name}: got {values!r}, wanted a sequence of numbers or one per colour")
     if not rows[0] or any(len(row) != len(rows[0]) for row in rows):
         raise ValueError(f"{name}: got rows of {[len(row) for row in rows]}, wanted equal rows, not empty")
-    return rows
+    return rows, per_colour
 
 
 def _described(value: object) -> str:

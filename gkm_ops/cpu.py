@@ -24,7 +24,11 @@ _problem = _load()
 
 
 def refusal(device_type: str, dtype: torch.dtype) -> str | None:
-    """Why this backend cannot serve a device and dtype, or None where it can."""
+    """Why this backend cannot serve a device and dtype, or None where it can.
+
+    Raises:
+        ValueError: GKM_OPS_CPU_ISA names no instruction set that the kernels have and the processor runs.
+    """
     if _problem is not None:
         return _problem
     if device_type != "cpu":
@@ -32,7 +36,7 @@ def refusal(device_type: str, dtype: torch.dtype) -> str | None:
     try:
         _info.instruction_set()
     except RuntimeError as error:
-        return str(error)
+        raise ValueError(str(error)) from None
     if dtype not in compiled.DTYPES:
         return f"it has no kernels for {dtype}"
     return None

@@ -120,7 +120,8 @@ def check(
                 f"{tuple(image.shape)}"
             )
         if (channels if tensor is image else tensor.shape[1]) != wanted:
-            raise ValueError(f"{name}: got {tensor.shape[1]} channels, wanted {wanted}")
+            source = "" if mix is None else f" as mix is [M, O, C] = {tuple(mix.shape)}"
+            raise ValueError(f"{name}: got {tensor.shape[1]} channels, wanted {wanted}{source}")
     if taps.dim() == 3 and taps.shape[0] != C:
         raise ValueError(f"taps: got a bank for {taps.shape[0]} channels, wanted one for {C}, or one shared by all")
 
@@ -147,6 +148,13 @@ def check(
             "bank's largest radius; 'replicate' and 'zeros' take any size"
         )
     return Sizes(B, C, O, M, K, H, W)
+
+
+def check_given(arguments: dict[str, Any]) -> None:
+    """Refuse None, which torch lets pass for a tensor, wherever it has no meaning."""
+    for name, value in arguments.items():
+        if value is None and name != "mix":
+            raise TypeError(f"{name}: got None, wanted a tensor")
 
 
 _Named = tuple[tuple[str, Tensor | None], ...]
@@ -192,6 +200,10 @@ def _register(name: str) -> None:
     tensors = names.index("radii")  # so many come first
     checked: dict[tuple[Any, ...], tuple[Sizes, str]] = {}
 
+    def sizes_of(arguments: dict[str, Any]) -> Sizes:
+        check_given(arguments)
+        return check(target=target, **arguments)
+
     def serve(*args: Any) -> Tensor:
         # All that `check` looks at: most calls are of a kind that it has seen. What it refuses stays unknown.
         kind = (
@@ -203,8 +215,7 @@ def _register(name: str) -> None:
         if found is None:
             if len(checked) >= _MOST_KINDS:
                 checked.clear()
-            sizes = check(target=target, **dict(zip(names, args, strict=True)))
-            found = checked[kind] = (sizes, args[0].device.type)
+            found = checked[kind] = (sizes_of(dict(zip(names, args, strict=True))), args[0].device.type)
         sizes, device_type = found
         if 0 in sizes:
             return _empty_result(target, sizes, dict(zip(names, args, strict=True))).zero_()
@@ -212,7 +223,7 @@ def _register(name: str) -> None:
 
     def fake(*args: Any) -> Tensor:
         arguments = dict(zip(names, args, strict=True))
-        return _empty_result(target, check(target=target, **arguments), arguments)
+        return _empty_result(target, sizes_of(arguments), arguments)
 
     def evaluate(arguments: dict[str, Any]) -> Tensor:
         return op(*(arguments[argument] for argument in names))
@@ -224,9 +235,7 @@ def _register(name: str) -> None:
 
         @staticmethod
         def forward(*args: Any) -> Tensor:
-            # An autograd function runs its forward with gradients off; an outer functorch transform wants them on.
-            with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
-                return op(*args)
+            return below_autograd(op, args)
 
         @staticmethod
         def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -250,25 +259,14 @@ def _register(name: str) -> None:
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Tensor | None:
-            arguments = _saved_arguments(ctx, names)
-            terms = [
-                evaluate({**arguments, argument: tangent})
-                for argument, tangent in zip(names, tangents, strict=True)
-                if tangent is not None and argument in _VARIABLES
-            ]
-            return sum(terms[1:], terms[0]) if terms else None
-
-    def autograd(keyset: Any, *args: Any) -> Tensor:
-        functorch = torch._C._are_functorch_transforms_active()
-        if functorch or forward_ad._current_level >= 0:
-            with enable_single_level_autograd_function():
-                return Derivative.apply(*args)  # type: ignore[attr-defined]
-        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args[:tensors]):
-            return Derivative.apply(*args)  # type: ignore[attr-defined]
-        if keyset.raw_repr() & _BELOW_AUTOGRAD_BITS in _PLAIN_KEYSETS:
-            return serve(*args)
-        with torch._C._AutoDispatchBelowAutograd():
-            return op.redispatch(keyset & _BELOW_AUTOGRAD, *args)
+            with forward_ad._set_fwd_grad_enabled(True):
+                arguments = {argument: primal(value) for argument, value in _saved_arguments(ctx, names).items()}
+                terms = [
+                    evaluate({**arguments, argument: tangent})
+                    for argument, tangent in zip(names, tangents, strict=True)
+                    if tangent is not None and argument in _VARIABLES
+                ]
+                return sum(terms[1:], terms[0]) if terms else None
 
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
         dims = dict(zip(names, in_dims, strict=True))
@@ -285,7 +283,7 @@ def _register(name: str) -> None:
                 value, dim = arguments[argument], dims[argument]
                 batched = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
                 arguments[argument] = batched.flatten(0, 1)
-        return evaluate(arguments).unflatten(0, (info.batch_size, -1)), 0
+        return evaluate(arguments).unflatten(0, batched.shape[:2]), 0
 
     def autocast(device_type: str) -> Any:
         key = f"Autocast{device_type.upper()}"
@@ -295,7 +293,10 @@ def _register(name: str) -> None:
             dtype = torch.get_autocast_dtype(device_type)
             cast = [
                 value.to(dtype)
-                if argument in ("x", "y", "coeffs") and value.is_floating_point() and value.dtype != torch.float64
+                if argument in ("x", "y", "coeffs")
+                and isinstance(value, Tensor)
+                and value.is_floating_point()
+                and value.dtype != torch.float64
                 else value
                 for argument, value in zip(names, args, strict=True)
             ]
@@ -305,7 +306,7 @@ def _register(name: str) -> None:
         _library.impl(name, kernel, key)
 
     _library.impl(name, serve, "CompositeExplicitAutograd")
-    _library.impl(name, autograd, "Autograd", with_keyset=True)
+    register_function(_library, name, Derivative, tensors, serve)
     torch.library.register_fake(f"gkm_ops::{name}", fake, lib=_library)
     torch.library.register_vmap(f"gkm_ops::{name}", vmap, lib=_library)
     autocast("cpu")
@@ -315,7 +316,44 @@ def _register(name: str) -> None:
     def flops(*args: Any, **kwargs: Any) -> int:
         arguments = dict(zip(names, args, strict=False)) | kwargs
         arguments.pop("out_val", None)
-        return _flops(target, check(target=target, **arguments), arguments)
+        return _flops(target, sizes_of(arguments), arguments)
+
+
+def below_autograd(op: Any, args: tuple[Any, ...]) -> Tensor:
+    """What an op gives, to the forward of its own autograd function.
+
+    Such a function runs its forward with gradients off; an outer functorch transform wants them on.
+    """
+    with torch.enable_grad(), forward_ad._set_fwd_grad_enabled(True), torch._C._AutoDispatchBelowAutograd():
+        return op(*args)
+
+
+def primal(value: Any) -> Any:
+    """A saved tensor without its tangent, for a forward-mode rule that leaves an outer transform its own tangents.
+
+    Such a rule runs with tangents off, of all transforms; where it turns them on again, those of its own level are to
+    stay out of it.
+    """
+    return forward_ad.unpack_dual(value).primal if isinstance(value, Tensor) else value
+
+
+def register_function(library: torch.library.Library, name: str, function: Any, tensors: int, serve: Any) -> None:
+    """Register an autograd function, in reverse and forward mode, of an op whose first `tensors` arguments are such."""
+    op = getattr(torch.ops.gkm_ops, name).default
+
+    def autograd(keyset: Any, *args: Any) -> Tensor:
+        functorch = torch._C._are_functorch_transforms_active()
+        if functorch or forward_ad._current_level >= 0:
+            with enable_single_level_autograd_function():
+                return function.apply(*args)
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*args[:tensors]):
+            return function.apply(*args)
+        if keyset.raw_repr() & _BELOW_AUTOGRAD_BITS in _PLAIN_KEYSETS:
+            return serve(*args)
+        with torch._C._AutoDispatchBelowAutograd():
+            return op.redispatch(keyset & _BELOW_AUTOGRAD, *args)
+
+    library.impl(name, autograd, "Autograd", with_keyset=True)
 
 
 def _saved_arguments(ctx: Any, names: tuple[str, ...]) -> dict[str, Any]:

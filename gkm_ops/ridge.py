@@ -3,7 +3,8 @@
 At a pixel let A [C, M] hold the blurred versions of x, A_cm = (T_m x)_c. The maps of least norm with A beta = y, up
 to a ridge, are beta = A^T z with z = (A A^T + ridge I)^-1 y. `ridge_dual` gives z, in one pass over the image, and
 beta = correlate(x, z). Its derivatives are those of the op family: with w the solution for an incoming gradient g
-in the place of y, <g, dz> = <w, dy> - sum_m <w, dT_m x> <T_m x, z> - sum_m <w, T_m x> <dT_m x, z>.
+in the place of y, <g, dz> = <w, dy> - sum_m <w, dT_m x> <T_m x, z> - sum_m <w, T_m x> <dT_m x, z>; forwards, dz is
+the solution for dy - dA A^T z - A dA^T z in the place of y.
 """
 
 from __future__ import annotations
@@ -12,11 +13,13 @@ import math
 from typing import Any
 
 import torch
+import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
+from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import register_flop_formula
 
 from gkm_ops import backends
-from gkm_ops.ops import check, derivative
+from gkm_ops.ops import below_autograd, check, check_given, derivative, primal, register_function
 
 _NAME = "gkm_ops::ridge_dual"
 _library = torch.library.Library("gkm_ops", "FRAGMENT")
@@ -24,10 +27,12 @@ _library.define(
     "ridge_dual(Tensor x, Tensor y, Tensor taps_w, Tensor taps_h, int[] radii, float ridge, str padding_mode) -> Tensor"
 )
 _op = torch.ops.gkm_ops.ridge_dual.default
-_VARIABLES = ("x", "y", "taps_w", "taps_h")
+_NAMES = ("x", "y", "taps_w", "taps_h", "radii", "ridge", "padding_mode")
+_TENSORS = 4
 
 
 def _check(x: Tensor, y: Tensor, taps_w: Tensor, taps_h: Tensor, radii: Any, ridge: float, padding_mode: str) -> Any:
+    check_given({"x": x, "y": y, "taps_w": taps_w, "taps_h": taps_h})
     sizes = check(x=x, y=y, taps_w=taps_w, taps_h=taps_h, radii=radii, padding_mode=padding_mode, target="coeffs")
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"x: got {x.dtype}, wanted float32 or float64: a solution's digits cancel in what it is for")
@@ -47,28 +52,64 @@ def _fake(x: Tensor, y: Tensor, *others: Any) -> Tensor:
     return torch.empty_like(y, memory_format=torch.contiguous_format)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:4], output)
-    ctx.others = inputs[4:]
+class _Solution(_SingleLevelFunction):
+    """The op as a node of the autograd graph."""
+
+    @staticmethod
+    def forward(*args: Any) -> Tensor:
+        return below_autograd(_op, args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:_TENSORS], output)
+        ctx.save_for_forward(*inputs[:_TENSORS])
+        ctx.others = inputs[_TENSORS:]
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * len(_NAMES)
+        x, _, taps_w, taps_h, z = ctx.saved_tensors
+        w = _op(x, grad, taps_w, taps_h, *ctx.others)
+        form = _form(x, taps_w, taps_h, ctx.others)
+
+        def gradient(variable: str) -> Tensor:
+            if variable == "y":
+                return w
+            total = torch.zeros((), dtype=x.dtype, device=x.device)
+            for one, other in ((w, z), (z, w)):
+                total = total - derivative(variable, form | {"y": one, "coeffs": _maps(form, other)})
+            return total.to(form[variable].dtype)
+
+        needed = zip(_NAMES[:_TENSORS], ctx.needs_input_grad, strict=False)
+        return (*(gradient(variable) if is_needed else None for variable, is_needed in needed), None, None, None)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Tensor | None:
+        if all(tangent is None for tangent in tangents[:_TENSORS]):
+            return None
+        with forward_ad._set_fwd_grad_enabled(True):
+            x, y, taps_w, taps_h = map(primal, ctx.saved_tensors)
+            form, z = _form(x, taps_w, taps_h, ctx.others), _op(x, y, taps_w, taps_h, *ctx.others)
+            total = torch.zeros_like(y) if tangents[1] is None else tangents[1]
+            for variable, tangent in zip(_NAMES, tangents[:_TENSORS], strict=False):
+                if tangent is None or variable == "y":
+                    continue
+                moved = form | {variable: tangent}
+                for outer, inner in ((moved, form), (form, moved)):
+                    total = total - derivative("y", outer | {"coeffs": _maps(inner, z)})
+            return _op(x, total, taps_w, taps_h, *ctx.others)
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, _, taps_w, taps_h, z = ctx.saved_tensors
-    radii, _, padding_mode = ctx.others
-    w = _op(x, grad, taps_w, taps_h, *ctx.others)
-    form = {"x": x, "taps_w": taps_w, "taps_h": taps_h, "mix": None, "radii": radii, "padding_mode": padding_mode}
+def _form(x: Tensor, taps_w: Tensor, taps_h: Tensor, others: tuple[Any, ...]) -> dict[str, Any]:
+    radii, _, padding_mode = others
+    return {"x": x, "taps_w": taps_w, "taps_h": taps_h, "mix": None, "radii": radii, "padding_mode": padding_mode}
 
-    def gradient(variable: str) -> Tensor:
-        if variable == "y":
-            return w
-        total = torch.zeros((), dtype=x.dtype, device=x.device)
-        for one, other in ((w, z), (z, w)):
-            coeffs = derivative("coeffs", form | {"y": other, "coeffs": None})
-            total = total - derivative(variable, form | {"y": one, "coeffs": coeffs})
-        return total.to(form[variable].dtype)
 
-    needed = zip(_VARIABLES, ctx.needs_input_grad, strict=False)
-    return (*(gradient(variable) if is_needed else None for variable, is_needed in needed), None, None, None)
+def _maps(form: dict[str, Any], y: Tensor) -> Tensor:
+    """A^T y."""
+    return derivative("coeffs", form | {"y": y, "coeffs": None})
 
 
 def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
@@ -87,7 +128,7 @@ def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tenso
 
 _library.impl("ridge_dual", _serve, "CompositeExplicitAutograd")
 torch.library.register_fake(_NAME, _fake, lib=_library)
-torch.library.register_autograd(_NAME, _backward, setup_context=_setup_context, lib=_library)
+register_function(_library, "ridge_dual", _Solution, _TENSORS, _serve)
 torch.library.register_vmap(_NAME, _vmap, lib=_library)
 for _device_type in ("cpu", "cuda"):
     torch.library.register_autocast(_NAME, _device_type, torch.float32, lib=_library)
@@ -96,8 +137,7 @@ for _device_type in ("cpu", "cuda"):
 @register_flop_formula(torch.ops.gkm_ops.ridge_dual, get_raw=True)
 def _flops(*args: Any, **kwargs: Any) -> int:
     """Two FLOPs a multiply-add: the blurs as `gkm_ops.ops` counts them, the products and the factorisation."""
-    names = ("x", "y", "taps_w", "taps_h", "radii", "ridge", "padding_mode")
-    arguments = dict(zip(names, args, strict=False)) | kwargs
+    arguments = dict(zip(_NAMES, args, strict=False)) | kwargs
     arguments.pop("out_val", None)
     sizes, radii = _check(**arguments), arguments["radii"]
     taps = 2 * sum(2 * r + 1 for r in radii) * (sizes.C if len(radii) == sizes.M else 1)

@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -74,10 +75,27 @@ def test_from_taps_drops_what_lies_beyond_the_radii():
     assert GaussianBank.from_taps(taps).radii == (2, 2)
 
 
+def test_what_numbers_come_in():
+    of_tensors = GaussianBank(torch.tensor([[1.0, 2.0], [2.0, 3.0]]), torch.tensor([[3, 5], [5, 7]]))
+    assert (of_tensors.num_channels, of_tensors.radii) == (2, (1, 2, 2, 3))
+    assert GaussianBank([1.0], sizes=[np.int64(3)]).radii == (1,)
+    assert GaussianBank.from_taps(torch.ones(2, 3), torch.tensor([0, 1])).radii == (0, 1)
+
+
+def test_a_bank_made_on_meta_can_be_given_memory():
+    with torch.device("meta"):
+        layer = GaussianMixtureBlur(GaussianBank.gkmnet(), (3, 3))
+    assert torch.equal(layer.to_empty(device="cpu").bank.taps, GaussianBank.gkmnet().taps)
+
+
 REFUSALS = {
     "negative sigma": (ValueError, "sigmas: got -1.0", lambda: GaussianBank([-1.0])),
     "NaN": (ValueError, "sigmas: got nan", lambda: GaussianBank([float("nan")])),
     "inf": (ValueError, "sigmas: got inf", lambda: GaussianBank([1.0, float("inf")])),
+    "sigma beyond any image": (ValueError, "sigmas: got 1e+308", lambda: GaussianBank([1e308])),
+    "a number among rows": (TypeError, "sigmas: got", lambda: GaussianBank([[1.0, 2.0], 3.0])),
+    "sizes per colour of one bank": (ValueError, "sizes: got", lambda: GaussianBank([1.0, 2.0], sizes=[[3, 3]])),
+    "radii as a number": (TypeError, "radii: got a int", lambda: GaussianBank.from_taps(torch.ones(1, 3), 1)),
     "even size": (ValueError, "sizes: got 4", lambda: GaussianBank([1.0], sizes=[4])),
     "zero size": (ValueError, "sizes: got 0", lambda: GaussianBank([1.0], sizes=[0])),
     "fractional size": (ValueError, "sizes: got 3.0", lambda: GaussianBank([1.0], sizes=[3.0])),

@@ -65,6 +65,15 @@ def test_gate_sees_a_wrong_result(spoil: Any) -> None:
         suite._refuse_wrong({contender.key: (contender, difference)})
 
 
+def test_gate_sees_what_is_not_finite_between_its_windows() -> None:
+    problem = make_problem((400, 400))
+    (result,) = KNOWN[suite.FUSED].prepare(problem, 1)()
+    exact = exact_windows(problem, "forward")
+    assert largest_difference((result,), exact) < TOLERANCES[torch.float32]
+    result[0, 0, 50, 200] = math.nan
+    assert largest_difference((result,), exact) == math.inf
+
+
 def test_take_turns_interleaves_and_stops_the_slow_early() -> None:
     order: list[str] = []
 

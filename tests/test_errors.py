@@ -83,6 +83,18 @@ def test_registered_ops_name_the_argument(op, name, error, change, device):
     assert "wanted" in str(raised.value)
 
 
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+@pytest.mark.parametrize("op", OPS)
+def test_none_is_no_tensor(op, device):
+    arguments = Problem(1, 2, 8, 9).arguments()
+    for name in argument_names(op):
+        if name in ("x", "y", "coeffs", "taps_w", "taps_h"):
+            given = {k: on(device, v) for k, v in (arguments | {name: None}).items()}
+            for _ in range(2):  # what is refused is never taken for right
+                with pytest.raises(TypeError, match=f"^{name}: got None, wanted a tensor"):
+                    call(op, given)
+
+
 @pytest.mark.parametrize("op", [op for op in OPS if op not in ("grad_mix", "correlate")])
 def test_maps_of_each_colours_own_refuse_a_mix(op):
     arguments = Problem(per_channel=True).arguments(torch.float32) | {"mix": torch.rand(5, 3, 3)}

@@ -66,6 +66,29 @@ def test_grad(backend, problem):
     torch.testing.assert_close(by_mix, call("grad_mix", arguments))
 
 
+@pytest.mark.parametrize("op", OPS)
+def test_forward_over_forward(backend, op):
+    """With every tensor moved at once along a curve, so that all second derivatives count."""
+    arguments = Problem(1, 2, 6, 7, bank="tiny_skew", outputs=2).arguments()
+    names = tensor_names(op, arguments)
+    slopes = {name: torch.randn_like(arguments[name]) for name in names}
+
+    def along(t):
+        moved = {name: arguments[name] + (t + t * t) * slopes[name] for name in names}
+        return call(op, arguments | moved).square().sum()
+
+    t = torch.zeros((), dtype=torch.float64)
+    torch.testing.assert_close(jacfwd(jacfwd(along))(t), jacrev(jacrev(along))(t))
+
+
+def test_vmap_over_nothing(backend):
+    bank = gkm_ops.GaussianBank([0.0, 1.0])
+    got = vmap(lambda x, coeffs: gkm_ops.gkm_blur(x, coeffs, bank))(
+        torch.ones(0, 1, 3, 8, 9), torch.ones(0, 1, 2, 8, 9)
+    )
+    assert got.shape == (0, 1, 3, 8, 9)
+
+
 def test_jvp(backend, problem):
     arguments, names = problem
     blur, tensors = as_function("blur", arguments, names), tuple(arguments[n] for n in names)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from problems import LAYOUTS, PADDING_MODES, Problem
 from torch.autograd import gradcheck, gradgradcheck
+from torch.func import jacfwd, jacrev
 from torch.utils.flop_counter import FlopCounterMode
 
 import gkm_ops
@@ -93,8 +94,25 @@ def test_derivatives():
     def function(*tensors):
         return call(given | dict(zip(names, tensors, strict=True)))
 
-    assert gradcheck(function, tensors, check_batched_grad=True)
-    assert gradgradcheck(function, tensors, fast_mode=True)
+    assert gradcheck(function, tensors, check_batched_grad=True, check_forward_ad=True)
+    assert gradgradcheck(function, tensors, fast_mode=True, check_fwd_over_rev=True)
+
+
+def test_torch_func():
+    given = arguments(Problem(1, 2, 6, 7, bank="tiny_skew"))
+    start = {name: given[name].nan_to_num(0) for name in NAMES[:4]}
+    slopes = {name: torch.randn_like(value) for name, value in start.items()}
+
+    def along(t):
+        moved = {name: value + (t + t * t) * slopes[name] for name, value in start.items()}
+        return call(given | moved).square().sum()
+
+    t = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(along(t), t)
+    for derivative in (jacfwd, jacrev):
+        torch.testing.assert_close(derivative(along)(t.detach()), slope)
+        for outer in (jacfwd, jacrev):
+            torch.testing.assert_close(outer(derivative(along))(t.detach()), jacrev(jacrev(along))(t.detach()))
 
 
 def test_opcheck(backend):
