@@ -106,11 +106,21 @@ class use_backend:  # noqa: N801
         _forced = self._previous
 
 
+def forced() -> str | None:
+    """The backend that is to serve all calls, or None.
+
+    Raises:
+        ValueError: the environment variable names none that there is.
+    """
+    name = _forced or os.environ.get(_ENVIRONMENT_VARIABLE)
+    return _known(name, _ENVIRONMENT_VARIABLE) if name else None
+
+
 def choose(device_type: str, dtype: torch.dtype) -> Backend:
     """The backend that serves a call on this device and dtype."""
-    name = _forced or os.environ.get(_ENVIRONMENT_VARIABLE)
-    if name:
-        backend = _load(_known(name, _ENVIRONMENT_VARIABLE))
+    name = forced()
+    if name is not None:
+        backend = _load(name)
         reason = backend.refusal(device_type, dtype)
         if reason is not None:
             raise RuntimeError(f"backend {name!r} was asked for and cannot serve {dtype} on {device_type}: {reason}")

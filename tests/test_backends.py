@@ -149,6 +149,13 @@ def test_info_from_the_command_line():
         assert word in done.stdout
 
 
+def test_info_tells_of_a_backend_that_is_asked_for():
+    assert "forced backend eager" in run("-m", "gkm_ops", "info", GKM_OPS_BACKEND="eager").stdout
+    done = run("-m", "gkm_ops", "info", GKM_OPS_BACKEND="fast")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "GKM_OPS_BACKEND: got 'fast', wanted one of" in done.stderr
+
+
 def test_the_command_line_explains_itself():
     done = run("-m", "gkm_ops")
     assert done.returncode == 2

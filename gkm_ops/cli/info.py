@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gkm_ops import __version__, available_backends, build_info
+from gkm_ops import __version__, available_backends, backends, build_info
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,8 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     try:
-        facts = {"gkm_ops": __version__, **build_info()}
-    except RuntimeError as error:  # an environment variable that asks for what is not there
+        facts = {"gkm_ops": __version__, "forced_backend": backends.forced(), **build_info()}
+    except (RuntimeError, ValueError) as error:  # an environment variable that asks for what is not there
         print(f"gkm info: error: {error}", file=sys.stderr)
         return 1
     print(json.dumps(facts, indent=2) if options.json else legible(facts))
@@ -38,12 +38,14 @@ def legible(facts: dict[str, Any]) -> str:
             ("and lacks", ", ".join(name for name, there in features.items() if not there) or "nothing listed"),
         ]
     lines.append(("CUDA kernels", facts["cuda"]))
+    if facts.get("forced_backend") is not None:
+        lines.append(("forced backend", facts["forced_backend"]))
     text = [f"{name:<15}{value}" for name, value in lines]
-    for device, backends in facts["backends"].items():
+    for device, verdicts in facts["backends"].items():
         absent = device == "cuda" and not torch.cuda.is_available()
         text.append(f"\nbackends for {device} tensors" + (" (torch sees no such device)" if absent else ""))
         in_double = available_backends(device, torch.float64)
-        for name, verdict in backends.items():
+        for name, verdict in verdicts.items():
             if verdict != in_double[name]:
                 verdict += f"; float64 goes to the next one: {in_double[name]}"
             text.append(f"  {name:<13}{verdict}")
