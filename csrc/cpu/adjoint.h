@@ -116,7 +116,7 @@ class Adjoint {
       }
       for (int64_t n = 0; n < form_.M; ++n) {
         const int64_t m = bank(0).in_turn(n);
-        Ahead<kSecondLevel> map = map_after(n, from, to - from, tile, x), image = image_after(n, to - from, tile, x);
+        PanelAhead map = map_after(n, from, to - from, tile, x), image = image_after(n, to - from, tile, x);
         PanelRows<A> coeffs{};
         for (int64_t c = from; c < to; ++c) {
           if (c == from || form_.channel_coeffs) coeffs = read(form_.coeffs, m, c, tile, x, s.coeffs);
@@ -162,27 +162,27 @@ class Adjoint {
   }
 
   // What the kernel two turns after the n-th will read: a map's panel, or the next panel of one of the first.
-  Ahead<kSecondLevel> map_after(int64_t n, int64_t c, int64_t colours, const Tile& tile, int64_t x) const {
+  PanelAhead map_after(int64_t n, int64_t c, int64_t colours, const Tile& tile, int64_t x) const {
     const int64_t m = bank(0).in_turn((n + 2) % form_.M), r = bank(c).radii[bank(c).place[m]];
     return ahead_of(form_.coeffs, plane<S>(form_.coeffs, tile.b, m, c), r, colours, tile,
                     n + 2 < form_.M ? x : x + P);
   }
 
   // The next panel of the n-th colour of y.
-  Ahead<kSecondLevel> image_after(int64_t n, int64_t colours, const Tile& tile, int64_t x) const {
-    if (n >= form_.O) return Ahead<kSecondLevel>();
+  PanelAhead image_after(int64_t n, int64_t colours, const Tile& tile, int64_t x) const {
+    if (n >= form_.O) return PanelAhead();
     return ahead_of(form_.y, plane<S>(form_.y, tile.b, 0, n), radius_, colours, tile, x + P);
   }
 
-  Ahead<kSecondLevel> ahead_of(const gkm::Planes& planes, const S* plane, int64_t radius, int64_t colours, const Tile& tile,
-                 int64_t x) const {
-    return Ahead<kSecondLevel>(plane, planes.row, tile.y - radius, tile.rows + 2 * radius, form_.H, x, P, form_.W,
-                 colours * kPanelVectors * whole_blocks(tile.rows) / kRows);
+  PanelAhead ahead_of(const gkm::Planes& planes, const S* plane, int64_t radius, int64_t colours, const Tile& tile,
+                      int64_t x) const {
+    return PanelAhead(plane, planes.row, tile.y - radius, tile.rows + 2 * radius, form_.H, x, P, form_.W,
+                      colours * kPanelVectors * whole_blocks(tile.rows) / kRows);
   }
 
   // The column pass of kernel m for colour c over a panel of coeffs_m * y_c.
-  void blur_kernel(int64_t m, int64_t c, PanelRows<A> coeffs, const Tile& tile, const Scratch& s, Ahead<kSecondLevel>& map,
-                   Ahead<kSecondLevel>& image, A* out) const {
+  void blur_kernel(int64_t m, int64_t c, PanelRows<A> coeffs, const Tile& tile, const Scratch& s, PanelAhead& map,
+                   PanelAhead& image, A* out) const {
     const Bank<A>& bank = this->bank(c);
     const int64_t i = bank.place[m], r = bank.radii[i];
     const double* mix = form_.mix == nullptr ? nullptr : form_.mix + m * form_.O * form_.C + c;

@@ -298,7 +298,8 @@ GKM_INLINE Vec<float> from_right(Vec<float> tooth, float pixel) {
 template <int kRadius>
 class WideningTeeth {
  public:
-  GKM_INLINE WideningTeeth(const float* comb, const float* taps) : beside_(comb + kTeethSize + kToothLanes), taps_(taps) {
+  GKM_INLINE WideningTeeth(const float* comb, const float* taps)
+      : beside_(comb + kTeethSize + kToothLanes), taps_(taps) {
     GKM_EACH_TOOTH(k) teeth_[kRadius + k] = in_register(load(comb + k * kToothLanes));
   }
 

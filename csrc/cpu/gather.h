@@ -138,7 +138,7 @@ class Gather {
       }
       for (int64_t n = 0; n < form_.M; ++n) {
         const int64_t m = bank(0).in_turn(n);
-        Ahead<kSecondLevel> ahead = map_after(n, from, to - from, panel);
+        PanelAhead ahead = map_after(n, from, to - from, panel);
         PanelRows<A> coeffs{};
         for (int64_t c = from; c < to; ++c) {
           if (kReadsCoeffs && (c == from || form_.channel_coeffs)) {
@@ -179,22 +179,22 @@ class Gather {
   }
 
   // What the kernel two turns after the n-th will read or write: a map's panel, or the next panel of one of the first.
-  Ahead<kSecondLevel> map_after(int64_t n, int64_t c, int64_t colours, const Tile& panel) const {
-    if (kTarget == gkm::Target::ridge_dual) return Ahead<kSecondLevel>();
+  PanelAhead map_after(int64_t n, int64_t c, int64_t colours, const Tile& panel) const {
+    if (kTarget == gkm::Target::ridge_dual) return PanelAhead();
     const int64_t m = bank(0).in_turn((n + 2) % form_.M), x = n + 2 < form_.M ? panel.x : panel.x + P;
     const int64_t calls = colours * kPanelVectors * whole_blocks(panel.rows) / kRows;
     if (kTarget == gkm::Target::correlate) {
       const int64_t map = panel.b * form_.M + m;
-      return Ahead<kSecondLevel>(out_plane(form_.channel_coeffs ? map * form_.C + c : map), form_.W, panel.y, panel.rows, form_.H, x,
-                   P, form_.W, calls);
+      return PanelAhead(out_plane(form_.channel_coeffs ? map * form_.C + c : map), form_.W, panel.y, panel.rows,
+                        form_.H, x, P, form_.W, calls);
     }
-    return Ahead<kSecondLevel>(plane<S>(form_.coeffs, panel.b, m, c), form_.coeffs.row, panel.y, panel.rows, form_.H, x, P, form_.W,
-                 calls);
+    return PanelAhead(plane<S>(form_.coeffs, panel.b, m, c), form_.coeffs.row, panel.y, panel.rows, form_.H, x, P,
+                      form_.W, calls);
   }
 
   // The column pass of kernel m for colour c, and what its result is for.
   void finish(int64_t m, int64_t c, const A* rows, PanelRows<A> coeffs, const Tile& panel, const Scratch& s,
-              Ahead<kSecondLevel>& ahead, double* sums) const {
+              PanelAhead& ahead, double* sums) const {
     const Bank<A>& bank = this->bank(c);
     const int64_t i = bank.place[m], size = panel_size(), C = form_.C, O = form_.O;
     const double* mix = form_.mix == nullptr ? nullptr : form_.mix + m * O * C + c;

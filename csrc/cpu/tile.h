@@ -165,6 +165,7 @@ class Ahead {
   const char* row_ = nullptr;
   int64_t lines_ = 0, line_ = 0, stride_ = 0, left_ = 0, at_once_ = 0;
 };
+using PanelAhead = Ahead<kSecondLevel>;
 
 // A panel of sums to a contiguous plane of the output.
 template <class S>
