@@ -36,7 +36,7 @@ def gaussian_taps(sigma: float, size: int) -> Tensor:
         raise ValueError(f"sigmas: got {sigma}, wanted numbers from 0 (the identity kernel) to {_LARGEST_SIGMA:g}")
     if not isinstance(size, numbers.Integral) or size < 1 or size % 2 == 0:
         raise ValueError(f"sizes: got {size!r}, wanted odd integers >= 1, so that a kernel has a centre")
-    # Where values are, whatever the default device: a bank that is made on `meta` can be given memory later.
+    # Where values are, whatever the default device: a bank made on `meta` has them once it is given memory.
     offset = torch.arange(size, dtype=torch.float64, device="cpu") - size // 2
     if sigma == 0:
         return (offset == 0).to(torch.float64)
@@ -97,7 +97,7 @@ class GaussianBank(nn.Module):
             for row, size_row in zip(rows, size_rows, strict=True)
             for sigma, size in zip(row, size_row, strict=True)
         ]
-        self._set_kernels(kernels, len(rows) if per_colour else None, trainable)
+        self._set_kernels(kernels, len(rows) if per_colour else None, trainable, torch.get_default_device())
 
     @classmethod
     def gkmnet(cls, release: str = "v2", *, trainable: bool = False) -> GaussianBank:
@@ -161,7 +161,7 @@ class GaussianBank(nn.Module):
         bank = cls.__new__(cls)
         nn.Module.__init__(bank)
         kernels = [row[half - r : half + r + 1] for row, r in zip(rows, chosen, strict=True)]
-        bank._set_kernels(kernels, taps.shape[0] if taps.dim() == 3 else None, trainable)
+        bank._set_kernels(kernels, taps.shape[0] if taps.dim() == 3 else None, trainable, torch.device("cpu"))
         return bank
 
     @property
@@ -179,17 +179,17 @@ class GaussianBank(nn.Module):
         trainable = isinstance(self.taps, nn.Parameter)
         return f"{colours}kernels={self.num_kernels}, radius={max(self.radii)}, trainable={trainable}"
 
-    def _set_kernels(self, kernels: list[Tensor], channels: int | None, trainable: bool) -> None:
+    def _set_kernels(self, kernels: list[Tensor], channels: int | None, trainable: bool, device: torch.device) -> None:
         self.radii = tuple(len(kernel) // 2 for kernel in kernels)
         half = max(self.radii)
         taps = torch.stack([nn.functional.pad(k, (half - len(k) // 2,) * 2) for k in kernels])
         if channels is not None:
             taps = taps.unflatten(0, (channels, -1))
         if trainable:
-            self.taps = nn.Parameter(taps.float())
+            self.taps = nn.Parameter(taps.float().to(device))
         else:
             self._exact_taps = taps
-            self.register_buffer("taps", taps.clone(), persistent=False)
+            self.register_buffer("taps", taps.to(device, copy=True), persistent=False)
 
     def _apply(self, fn: Any, recurse: bool = True) -> GaussianBank:
         """Follow a move to another device, but not one to a narrower type."""

@@ -108,7 +108,7 @@ def test_info_names_every_backend(capsys):
 def test_info_as_json_is_build_info(capsys):
     main(["info", "--json"])
     facts = json.loads(capsys.readouterr().out)
-    assert facts == {"gkm_ops": gkm_ops.__version__, **gkm_ops.build_info()}
+    assert facts == {"gkm_ops": gkm_ops.__version__, "forced_backend": None, **gkm_ops.build_info()}
 
 
 def test_unknown_command_is_named(capsys):
