@@ -15,6 +15,8 @@ mix [M, O, C], any floating type, absent: identity, O = C; radii M or C * M ints
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -259,8 +261,8 @@ def _register(name: str) -> None:
 
         @staticmethod
         def jvp(ctx: Any, *tangents: Any) -> Tensor | None:
-            with forward_ad._set_fwd_grad_enabled(True):
-                arguments = {argument: primal(value) for argument, value in _saved_arguments(ctx, names).items()}
+            with forward_rule(_saved_arguments(ctx, names).values()) as values:
+                arguments = dict(zip(names, values, strict=True))
                 terms = [
                     evaluate({**arguments, argument: tangent})
                     for argument, tangent in zip(names, tangents, strict=True)
@@ -328,13 +330,15 @@ def below_autograd(op: Any, args: tuple[Any, ...]) -> Tensor:
         return op(*args)
 
 
-def primal(value: Any) -> Any:
-    """A saved tensor without its tangent, for a forward-mode rule that leaves an outer transform its own tangents.
+@contextmanager
+def forward_rule(saved: Iterable[Any]) -> Iterator[list[Any]]:
+    """What an autograd function's forward-mode rule works in, and the values that it saved.
 
-    Such a rule runs with tangents off, of all transforms; where it turns them on again, those of its own level are to
-    stay out of it.
+    Such a rule runs with tangents off, of all transforms. Within this those of outer ones count, and the values are
+    without the tangents of the rule's own level.
     """
-    return forward_ad.unpack_dual(value).primal if isinstance(value, Tensor) else value
+    with forward_ad._set_fwd_grad_enabled(True):
+        yield [forward_ad.unpack_dual(value).primal if isinstance(value, Tensor) else value for value in saved]
 
 
 def register_function(library: torch.library.Library, name: str, function: Any, tensors: int, serve: Any) -> None:

@@ -13,13 +13,12 @@ import math
 from typing import Any
 
 import torch
-import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import register_flop_formula
 
 from gkm_ops import backends
-from gkm_ops.ops import below_autograd, check, check_given, derivative, primal, register_function
+from gkm_ops.ops import below_autograd, check, check_given, derivative, forward_rule, register_function
 
 _NAME = "gkm_ops::ridge_dual"
 _library = torch.library.Library("gkm_ops", "FRAGMENT")
@@ -89,8 +88,7 @@ class _Solution(_SingleLevelFunction):
     def jvp(ctx: Any, *tangents: Any) -> Tensor | None:
         if all(tangent is None for tangent in tangents[:_TENSORS]):
             return None
-        with forward_ad._set_fwd_grad_enabled(True):
-            x, y, taps_w, taps_h = map(primal, ctx.saved_tensors)
+        with forward_rule(ctx.saved_tensors) as (x, y, taps_w, taps_h):
             form, z = _form(x, taps_w, taps_h, ctx.others), _op(x, y, taps_w, taps_h, *ctx.others)
             total = torch.zeros_like(y) if tangents[1] is None else tangents[1]
             for variable, tangent in zip(_NAMES, tangents[:_TENSORS], strict=False):
