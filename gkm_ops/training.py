@@ -510,6 +510,10 @@ def start_processes(device: str) -> torch.device:
         device: ``"cpu"`` or ``"cuda"``, which becomes this process's own GPU.
     """
     if "LOCAL_RANK" in os.environ and not dist.is_initialized():
+        # Imported later, as by DistributedDataParallel, this module's default arguments would hold the group for good:
+        # its threads would outlive the interpreter, and one that asks for it then aborts the process.
+        from torch.distributed.nn import functional  # noqa: F401
+
         dist.init_process_group("nccl" if device == "cuda" else "gloo")
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

@@ -202,10 +202,14 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(limit, full, data, t
 # Each process in a folder of its own, as on machines that share no disk.
 APART = """
 import os, sys
+from pathlib import Path
 from gkm_ops.cli import main
 
 os.chdir(os.environ["RANK"])
-sys.exit(main(sys.argv[1:]))
+status = main(sys.argv[1:])
+left = [name for name in (path.read_text() for path in Path("/proc/self/task").glob("*/comm")) if "gloo" in name]
+assert not left, f"{left} may want the interpreter when it is gone, which aborts the process"
+sys.exit(status)
 """
 
 
