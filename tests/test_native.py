@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import torch
 from compiling import SANITIZERS, add_fault, compile_with, needs_compiler, run
 
 KERNELS = Path(__file__).parents[1] / "csrc" / "cpu"
@@ -17,6 +18,7 @@ PLAIN = ["-O0", "-Dalways_inline="]
 X86 = platform.machine() in ("x86_64", "AMD64")
 ENTRIES = "evaluate", "convolve", "convolve_gradient", "convolve_thin", "attend", "normalize"
 BASELINE = "sse2" if X86 else "generic"
+needs_avx2 = pytest.mark.skipif("AVX" not in torch.backends.cpu.get_cpu_capability(), reason="there is no AVX2")
 
 
 def entries(*names):
@@ -131,11 +133,11 @@ FAULTS_OF_COMBS = {
     "reflection repeats the edge of a comb": Fault("comb.h", "from < 0 ? 1 : n", "1", "0"),
     "comb without the pixel on its left": Fault("comb.h", "result[0] = pixel", "pixel", "0"),
     "comb without the pixel on its right": Fault("comb.h", "result[kToothLanes - 1] = pixel", "pixel", "0"),
-    "pixel beside a comb off by one": Fault("comb.h", "beside_[j - 1]", "j - 1", "j"),
-    "one tooth of a pair twice": Fault("comb.h", "at[-j] + at[j]", "-j", "j"),
+    "pixel beside a comb off by one": Fault("comb_passes.h", "beside_[j - 1]", "j - 1", "j"),
+    "one tooth of a pair twice": Fault("comb_passes.h", "at[-j] + at[j]", "-j", "j"),
     "columns beside combs too few to fold": whole("evaluate.h", "banks.radius() + 1", "0"),
     "row of x too low": Fault("comb_gather.h", "read_x(place(k + radius, comb)", "k + radius", "k + radius + 1"),
-    "map of the last colour alone": Fault("comb_gather.h", "first = c == 0 ||", "c == 0", "true"),
+    "map of the last colour alone": Fault("comb_gather.h", "begins = c == 0 ||", "c == 0", "true"),
     "outermost pixels not doubled": whole("comb_adjoint.h", "scale_edges(at, 2, comb);"),
     "sums that share a place": Fault("comb_adjoint.h", "row % kRing : kRing", "row % kRing", "row % (kRing / 4)"),
     "rows written too early": Fault("comb_adjoint.h", "min(y - radius + 1,", "y - radius", "y - radius / 2"),
@@ -143,10 +145,26 @@ FAULTS_OF_COMBS = {
     "sources above a band left out": whole("comb_adjoint.h", "max(top - radius, 0)", "top"),
 }
 
+# In what is compiled for 16 registers alone.
+FAULTS_OF_WINDOWS = {
+    "pair sum of the wrong row": Fault("comb_passes.h", "load(at + kRadius * kCombSize)", "kRadius", "(kRadius - 1)"),
+    "second of two kernels by the taps of the first": Fault("comb_passes.h", "taps[n * size + j]", "n", "0"),
+    "third kernel of a radius left out": Fault("comb_passes.h", "if (left > 0) blur_by", "left > 0", "left > 1"),
+    "tooth on the left without its pixel": Fault("comb_passes.h", "from_left(beside[-j], load", "beside[-j]", "0"),
+    "tooth on the right without its pixel": Fault("comb_passes.h", "* kToothLanes), beside[j - 1]", "j - 1", "j"),
+    "tooth on the left of the wrong place": Fault("comb_passes.h", "(kTeeth - j)", "kTeeth - j", "kTeeth - 1"),
+    "every window the first": Fault("comb_passes.h", "(comb + first * kToothLanes,", "first", "0"),
+    "pixels beside a comb among its teeth": Fault("comb_gather.h", "(v < kTeethSize ? 0 : kKept)", "kKept", "L"),
+    "map of the first window": Fault("comb.h", "(first + k) * kToothLanes); }", "first", "0"),
+    "weights of the first window": Fault("comb_adjoint.h", "write(blurred + (first + k)", "first", "0"),
+}
+
 
 @needs_compiler
 @pytest.mark.parametrize(
-    ("faults", "entry"), [(FAULTS, BASELINE), (FAULTS_OF_COMBS, "avx512")], ids=["baseline", "combs"]
+    ("faults", "entry"),
+    [(FAULTS, BASELINE), (FAULTS_OF_COMBS, "avx512"), pytest.param(FAULTS_OF_WINDOWS, "avx2", marks=needs_avx2)],
+    ids=["baseline", "combs", "windows"],
 )
 def test_driver_passes_the_kernels_as_they_are_and_finds_faults(faults, entry, tmp_path):
     """Those of AVX-512 in vectors that any processor can do."""

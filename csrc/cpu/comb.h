@@ -1,8 +1,9 @@
 // The layout that lets both passes of a blur work on whole vectors in the first-level cache.
 //
-// A comb is a strip of a row, 8 pixels for each of 16 lanes. Its teeth are the strip's vectors: tooth k holds pixels k,
-// 8 + k, 16 + k, .. So the pixels on the right of a tooth's are the next tooth, and beyond the last tooth the first one
-// again, moved on by a lane: along a row as down a column, a kernel adds up whole vectors.
+// A comb is a strip of a row, 8 pixels for each of 16 lanes, or 16 for each of 8. Its teeth are the strip's vectors: with
+// 16 lanes, tooth k holds pixels k, 8 + k, 16 + k, .. So the pixels on the right of a tooth's are the next tooth, and
+// beyond the last tooth the first one again, moved on by a lane: along a row as down a column, a kernel adds up whole
+// vectors.
 //
 //   pixels   0  1  2 ..  7 |  8  9 10 .. 15 | 16 ..        tooth 0    0  8 16 ..
 //            lane 0          lane 1           lane 2       tooth 1    1  9 17 ..
@@ -12,29 +13,26 @@
 // maps are read along rows, as far as images go on, which is how memory is fast. What it costs is to put pixels and maps
 // into this order and results out of it: 40 shuffles and inserts for 8 vectors.
 //
-// It takes registers for 11 pair sums of two vectors, so it is for symmetric kernels of radius up to 10 and processors
-// with 32 registers of 64 bytes, and for images of at least one strip's width: what is left beside whole strips, and all
-// else, is made in panels (gather.h, adjoint.h).
+// It takes registers for 11 pair sums, so it is for symmetric kernels of radius up to 10, for vectors of 32 bytes or more,
+// and for images of at least one strip's width: what is left beside whole strips, and all else, is made in panels
+// (gather.h, adjoint.h).
 #pragma once
 
 namespace {
 
-#if GKM_VECTOR_BYTES == 64
 template <class A>
-constexpr bool kHasCombs = sizeof(A) == sizeof(float);
-#else
-template <class A>
-constexpr bool kHasCombs = false;
-#endif
+constexpr bool kHasCombs = GKM_VECTOR_BYTES >= 32 && sizeof(A) == sizeof(float);
 
-constexpr int kTeeth = 8;
-constexpr int kToothLanes = 16;
-constexpr int64_t kCombWidth = kTeeth * kToothLanes;
-// A comb's floats, and those with the pixels beside it: the vector of pixels that end on its left, then the vector of
-// those that begin on its right, in their own order.
-constexpr int64_t kTeethSize = kTeeth * kToothLanes;
-constexpr int64_t kCombSize = kTeethSize + 2 * kToothLanes;
-constexpr int64_t kCombVectors = kTeeth + 2;
+constexpr int64_t kCombWidth = 128;
+constexpr int kToothLanes = kLanes<float>;
+constexpr int kTeeth = int(kCombWidth) / kToothLanes;
+// A comb's floats, and those with the pixels beside it: those that end on its left, then those that begin on its right,
+// in their own order.
+constexpr int64_t kBeside = 16;
+constexpr int64_t kTeethSize = kCombWidth;
+constexpr int64_t kCombSize = kTeethSize + 2 * kBeside;
+constexpr int kCombVectors = int(kCombSize) / kToothLanes;
+static_assert(kBeside >= kHeldRadius && kBeside % kToothLanes == 0);
 
 // The columns, from the first on, that are made in combs. None, or at least `least`, are left beside them.
 template <class A>
@@ -45,7 +43,20 @@ int64_t combed_columns(const gkm::Form& form, const Banks<A>& banks, int64_t lea
   return left == 0 || left >= least || columns == 0 ? columns : columns - kCombWidth;
 }
 
-// to[16 k + l] = from[kWords l + k] for k < kWords and 16 lanes l: pixels to teeth.
+#if defined(__x86_64__) && GKM_VECTOR_BYTES == 32
+// done(i, the i-th numbers of a, b, c and d), for either half.
+template <class Done>
+GKM_INLINE void transpose_quads(__m256 a, __m256 b, __m256 c, __m256 d, Done&& done) {
+  const __m256d low0 = _mm256_castps_pd(_mm256_unpacklo_ps(a, b)), high0 = _mm256_castps_pd(_mm256_unpackhi_ps(a, b));
+  const __m256d low1 = _mm256_castps_pd(_mm256_unpacklo_ps(c, d)), high1 = _mm256_castps_pd(_mm256_unpackhi_ps(c, d));
+  done(0, _mm256_castpd_ps(_mm256_unpacklo_pd(low0, low1)));
+  done(1, _mm256_castpd_ps(_mm256_unpackhi_pd(low0, low1)));
+  done(2, _mm256_castpd_ps(_mm256_unpacklo_pd(high0, high1)));
+  done(3, _mm256_castpd_ps(_mm256_unpackhi_pd(high0, high1)));
+}
+#endif
+
+// to[lanes k + l] = from[kWords l + k] for k < kWords and each lane l: pixels to teeth.
 template <int kWords>
 void transpose(const float* from, float* to) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
@@ -86,14 +97,25 @@ void transpose(const float* from, float* to) {
     _mm512_storeu_pd(to + 16 * i + 32, _mm512_unpacklo_pd(high0, high1));
     _mm512_storeu_pd(to + 16 * i + 48, _mm512_unpackhi_pd(high0, high1));
   }
+#elif defined(__x86_64__) && GKM_VECTOR_BYTES == 32
+#pragma GCC unroll 4
+  for (int k = 0; k < kWords; k += 4) {
+    const auto lanes_at = [=](int lane) GKM_LAMBDA {
+      const float* quad = from + kWords * lane + k;
+      return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(quad)), _mm_loadu_ps(quad + 4 * kWords), 1);
+    };
+    transpose_quads(lanes_at(0), lanes_at(1), lanes_at(2), lanes_at(3), [=](int i, __m256 word) GKM_LAMBDA {
+      _mm256_storeu_ps(to + 8 * (k + i), word);
+    });
+  }
 #else
   for (int k = 0; k < kWords; ++k) {
-    for (int l = 0; l < 16; ++l) write(to + 16 * k + l, ::read<float>(from + kWords * l + k));
+    for (int l = 0; l < kToothLanes; ++l) write(to + kToothLanes * k + l, ::read<float>(from + kWords * l + k));
   }
 #endif
 }
 
-// to[8 l + k] = from[16 k + l]: teeth to pixels.
+// to[kTeeth l + k] = from[lanes k + l]: teeth to pixels.
 inline void transpose_back(const float* from, float* to) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
   // Of a half of the teeth, the 4 pixels of lane 4 q + i are at quad q of vector i.
@@ -126,9 +148,18 @@ inline void transpose_back(const float* from, float* to) {
     store_lanes_at(8 + i, _mm512_castpd512_pd256(far));
     store_lanes_at(12 + i, _mm512_extractf64x4_pd(far, 1));
   }
+#elif defined(__x86_64__) && GKM_VECTOR_BYTES == 32
+#pragma GCC unroll 4
+  for (int k = 0; k < kTeeth; k += 4) {
+    const auto tooth_at = [=](int i) GKM_LAMBDA { return _mm256_loadu_ps(from + 8 * (k + i)); };
+    transpose_quads(tooth_at(0), tooth_at(1), tooth_at(2), tooth_at(3), [=](int lane, __m256 pixels) GKM_LAMBDA {
+      _mm_storeu_ps(to + kTeeth * lane + k, _mm256_castps256_ps128(pixels));
+      _mm_storeu_ps(to + kTeeth * (lane + 4) + k, _mm256_extractf128_ps(pixels, 1));
+    });
+  }
 #else
-  for (int k = 0; k < 8; ++k) {
-    for (int l = 0; l < 16; ++l) to[8 * l + k] = from[16 * k + l];
+  for (int k = 0; k < kTeeth; ++k) {
+    for (int l = 0; l < kToothLanes; ++l) to[kTeeth * l + k] = from[kToothLanes * k + l];
   }
 #endif
 }
@@ -165,7 +196,8 @@ template <class S>
 struct MapTeeth {
   static constexpr int64_t kSize = kTeethSize;
   static void read(const S* pixels, float* teeth) { read_teeth(pixels, 1, teeth); }
-  GKM_INLINE static Vec<float> at(const float* teeth, int k) { return load(teeth + k * kToothLanes); }
+  // Tooth k from tooth `first` on, which is even.
+  GKM_INLINE static Vec<float> at(const float* teeth, int first, int k) { return load(teeth + (first + k) * kToothLanes); }
 };
 
 template <>
@@ -174,8 +206,8 @@ struct MapTeeth<bf16> {
   static void read(const bf16* pixels, float* teeth) {
     transpose<kTeeth / 2>(reinterpret_cast<const float*>(pixels), teeth);
   }
-  GKM_INLINE static Vec<float> at(const float* teeth, int k) {
-    const Bits pair = ::read<Bits>(teeth + k / 2 * kToothLanes);
+  GKM_INLINE static Vec<float> at(const float* teeth, int first, int k) {
+    const Bits pair = ::read<Bits>(teeth + (first / 2 + k / 2) * kToothLanes);
     return bit_cast<Vec<float>>(k % 2 == 0 ? pair << 16 : pair & 0xffff0000u);
   }
 };
@@ -184,6 +216,9 @@ GKM_INLINE Vec<float> reversed(Vec<float> v) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
   const __m512i order = _mm512_set_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   return bit_cast<Vec<float>>(_mm512_permutexvar_ps(order, bit_cast<__m512>(v)));
+#elif defined(__x86_64__) && GKM_VECTOR_BYTES == 32
+  const __m256i order = _mm256_set_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return bit_cast<Vec<float>>(_mm256_permutevar8x32_ps(bit_cast<__m256>(v), order));
 #else
   Vec<float> result{};
   for (int l = 0; l < kToothLanes; ++l) result[l] = v[kToothLanes - 1 - l];
@@ -191,40 +226,44 @@ GKM_INLINE Vec<float> reversed(Vec<float> v) {
 #endif
 }
 
-// How the pixels beside a comb are read, a vector of a row of n from `from` on: in one piece where they lie so, from
+// How kBeside pixels beside a comb are read, those of a row of n from `from` on: in whole vectors where they lie so, from
 // left to right or reflected, else one by one from where the border says. The same for all rows of a strip.
 class Side {
  public:
   Side(int64_t from, int64_t n, int64_t column, gkm::Padding padding)
       : from_(from), n_(n), column_(column), padding_(padding) {
     if (column != 1) return;
-    const bool reflects = padding == gkm::Padding::reflect && n > kToothLanes;
-    if (from >= 0 && from + kToothLanes <= n) {
+    const bool reflects = padding == gkm::Padding::reflect && n > kBeside;
+    if (from >= 0 && from + kBeside <= n) {
       way_ = kStraight;
-    } else if (reflects && (from == -kToothLanes || from == n)) {
+    } else if (reflects && (from == -kBeside || from == n)) {
       way_ = kReflected;
-      from_ = from < 0 ? 1 : n - 1 - kToothLanes;
+      from_ = from < 0 ? 1 : n - 1 - kBeside;
     }
   }
 
   template <class S>
-  GKM_INLINE Vec<float> read(const S* row) const {
-    if (way_ == kScattered) return gathered(row);
-    const Vec<float> pixels = load(row + from_);
-    return way_ == kStraight ? pixels : reversed(pixels);
+  GKM_INLINE void read(const S* row, float* beside) const {
+    if (way_ == kScattered) return gather(row, beside);
+    for (int64_t i = 0; i < kBeside; i += kToothLanes) {
+      const Vec<float> pixels = load(row + from_ + i);
+      if (way_ == kStraight) {
+        write(beside + i, pixels);
+      } else {
+        write(beside + kBeside - kToothLanes - i, reversed(pixels));
+      }
+    }
   }
 
  private:
   enum Way { kStraight, kReflected, kScattered };
 
   template <class S>
-  Vec<float> gathered(const S* row) const {
-    float pixels[kToothLanes];
-    for (int64_t i = 0; i < kToothLanes; ++i) {
+  void gather(const S* row, float* beside) const {
+    for (int64_t i = 0; i < kBeside; ++i) {
       const int64_t source = border_index(from_ + i, n_, padding_);
-      pixels[i] = source < 0 || source >= n_ ? 0.0f : to_acc(row[source * column_]);
+      beside[i] = source < 0 || source >= n_ ? 0.0f : to_acc(row[source * column_]);
     }
-    return load(pixels);
   }
 
   int64_t from_, n_, column_;
@@ -238,7 +277,7 @@ class CombReader {
   CombReader(int64_t x, int64_t n, int64_t column, gkm::Padding padding)
       : x_(x),
         column_(column),
-        left_(x - kToothLanes, n, column, padding),
+        left_(x - kBeside, n, column, padding),
         right_(x + kCombWidth, n, column, padding) {}
 
   template <class S>
@@ -257,8 +296,8 @@ class CombReader {
  private:
   template <class S>
   GKM_INLINE void read_beside(const S* row, float* beside) const {
-    write(beside, left_.read(row));
-    write(beside + kToothLanes, right_.read(row));
+    left_.read(row, beside);
+    right_.read(row, beside + kBeside);
   }
 
   int64_t x_, column_;
@@ -270,6 +309,10 @@ GKM_INLINE Vec<float> from_left(float pixel, Vec<float> tooth) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
   const __m512i in = _mm512_castps_si512(_mm512_set1_ps(pixel));
   return bit_cast<Vec<float>>(_mm512_alignr_epi32(bit_cast<__m512i>(tooth), in, kToothLanes - 1));
+#elif defined(__x86_64__) && GKM_VECTOR_BYTES == 32
+  const __m256i order = _mm256_setr_epi32(7, 0, 1, 2, 3, 4, 5, 6);
+  const __m256 moved = _mm256_permutevar8x32_ps(bit_cast<__m256>(tooth), order);
+  return bit_cast<Vec<float>>(_mm256_blend_ps(moved, _mm256_set1_ps(pixel), 1));
 #else
   Vec<float> result{};
   result[0] = pixel;
@@ -282,68 +325,16 @@ GKM_INLINE Vec<float> from_right(Vec<float> tooth, float pixel) {
 #if defined(__x86_64__) && GKM_VECTOR_BYTES == 64
   const __m512i in = _mm512_castps_si512(_mm512_set1_ps(pixel));
   return bit_cast<Vec<float>>(_mm512_alignr_epi32(in, bit_cast<__m512i>(tooth), 1));
+#elif defined(__x86_64__) && GKM_VECTOR_BYTES == 32
+  const __m256i order = _mm256_setr_epi32(1, 2, 3, 4, 5, 6, 7, 0);
+  const __m256 moved = _mm256_permutevar8x32_ps(bit_cast<__m256>(tooth), order);
+  return bit_cast<Vec<float>>(_mm256_blend_ps(moved, _mm256_set1_ps(pixel), 1 << 7));
 #else
   Vec<float> result{};
   for (int l = 1; l < kToothLanes; ++l) result[l - 1] = tooth[l];
   result[kToothLanes - 1] = pixel;
   return result;
 #endif
-}
-
-#define GKM_EACH_TOOTH(k) _Pragma("GCC unroll 8") for (int k = 0; k < kTeeth; ++k)
-
-// A comb blurred along the row by a symmetric kernel, from its centre to its ends: the two teeth that share a tap are
-// added first, as there may be units for additions that multiply-adds leave free. What a step wants beside the teeth of
-// the step before is one more on the left and on the right.
-template <int kRadius>
-class WideningTeeth {
- public:
-  GKM_INLINE WideningTeeth(const float* comb, const float* taps)
-      : beside_(comb + kTeethSize + kToothLanes), taps_(taps) {
-    GKM_EACH_TOOTH(k) teeth_[kRadius + k] = in_register(load(comb + k * kToothLanes));
-  }
-
-  template <int j = 0>
-  GKM_INLINE void sum(Vec<float>* sums) {
-    const Vec<float> tap = in_register(broadcast(taps_[j]));
-    if constexpr (j > 0) {
-      Vec<float>& left = teeth_[kRadius - j];
-      Vec<float>& right = teeth_[kRadius + kTeeth - 1 + j];
-      left = in_register(from_left(beside_[-j], teeth_[kRadius - j + kTeeth]));
-      right = in_register(from_right(teeth_[kRadius - 1 + j], beside_[j - 1]));
-    }
-    GKM_EACH_TOOTH(k) {
-      const Vec<float>* at = teeth_ + kRadius + k;
-      // Held, or the compiler would put the first product off until after the second.
-      sums[k] = j == 0 ? in_register(tap * *at) : sums[k] + tap * (at[-j] + at[j]);
-    }
-    if constexpr (j < kRadius) sum<j + 1>(sums);
-  }
-
- private:
-  const float* beside_;  // the pixels on the right; those on the left end before them
-  const float* taps_;
-  Vec<float> teeth_[kTeeth + 2 * kRadius];
-};
-
-// The pass along the row: a comb blurred by kernel i, whose radius is kRadius.
-template <int kRadius>
-GKM_INLINE void blur_teeth(const Bank<float>& bank, int64_t i, const float* comb, Vec<float>* sums) {
-  WideningTeeth<kRadius>(comb, bank.taps_w_of(i)).sum(sums);
-}
-
-template <int kNumber>
-struct Constant {
-  constexpr operator int() const { return kNumber; }
-};
-
-// each(radius, i) for each kernel, its radius as a constant.
-template <int kRadius = 0, class Each>
-GKM_INLINE void each_kernel(const Bank<float>& bank, Each&& each) {
-  for (int64_t i = bank.first[kRadius]; i < bank.first[kRadius + 1]; ++i) each(Constant<kRadius>(), i);
-  if constexpr (kRadius < kHeldRadius) {
-    if (kRadius < bank.radius) each_kernel<kRadius + 1>(bank, each);
-  }
 }
 
 // Combs side by side are made a row at a time, so that rows of maps are read on without a break: as many as leave their x
@@ -367,9 +358,9 @@ GKM_INLINE S* out_at(const gkm::Form& form, int64_t index, int64_t planes, Place
   return static_cast<S*>(form.out) + ((at.b * planes + index) * form.H + at.y) * form.W + at.x;
 }
 
-// What is asked of the memory is spread evenly: two vectors blurred down the columns by all kernels, or added there, take
-// about as long as so many kernels along the row.
-constexpr int64_t kColumnCalls = 4;
+// What is asked of the memory is spread evenly: so many vectors blurred down the columns by all kernels, or added there,
+// take about as long as so many kernels along the row.
+constexpr int64_t column_calls(int vectors) { return vectors * kToothLanes / 8; }
 
 // Asks the memory for kCombWidth pixels.
 template <Level kLevel, class S>

@@ -20,7 +20,7 @@ template <class S>
 class CombAdjoint {
   using V = Vec<float>;
   static constexpr int L = kToothLanes;
-  static constexpr int64_t kMapSize = MapTeeth<S>::kSize + 2 * L;
+  static constexpr int64_t kMapSize = MapTeeth<S>::kSize + 2 * kBeside;
   // Rows of sums at a time: more than a source reaches.
   static constexpr int64_t kRing = 32;
   static_assert(kRing > 2 * kHeldRadius);
@@ -49,7 +49,7 @@ class CombAdjoint {
   struct Scratch {
     float* y;        // [O, comb]: a row
     float* maps;     // [M, map]: its coefficients, as MapTeeth with those beside them
-    float* weighed;  // [comb]: those of a kernel times y
+    float* weighed;  // [kept]: those of a kernel times y
     float* blurred;  // [M, teeth]: blurred along the row, of one colour
     float* sums;     // [combs, C, kRing + 1, teeth]: the last row takes what is not wanted
   };
@@ -68,7 +68,7 @@ class CombAdjoint {
     carve(runtime_, [&](auto&& part) {
       part(s.y, form_.O * kCombSize);
       part(s.maps, form_.M * kMapSize);
-      part(s.weighed, kCombSize);
+      part(s.weighed, kKeptSize);
       part(s.blurred, form_.M * kRow);
       part(s.sums, groups_.longest() * sums_size());
     });
@@ -129,9 +129,9 @@ class CombAdjoint {
         ahead.some();
         weigh(m, c, s);
         float* blurred = s.blurred + i * kRow;
-        V made[kTeeth];
-        blur_teeth<radius>(bank, i, s.weighed, made);
-        GKM_EACH_TOOTH(k) write(blurred + k * L, made[k]);
+        blur_teeth<radius>(bank, i, s.weighed + kKept, [&](int first, const V* sums) GKM_LAMBDA {
+          GKM_EACH_TOOTH(k) write(blurred + (first + k) * L, sums[k]);
+        });
       });
       spread(at.y, bank, top, bottom, s.blurred, ahead, sums);
     }
@@ -139,9 +139,9 @@ class CombAdjoint {
 
   // The maps of a comb and beside it on the right, to be asked for while so many colours of the one before are made.
   MapsAhead maps_ahead(int64_t c, int64_t colours, Place at) const {
-    const int64_t calls = colours * (kTeeth / kHeld * kColumnCalls + form_.M);
-    return MapsAhead(coeffs_at<S>(form_, 0, c, at) - at.x, form_.coeffs.map, 0, form_.M, form_.M, at.x, kCombWidth + L,
-                     form_.W, calls);
+    const int64_t calls = colours * (column_calls(kTeeth) + form_.M);
+    return MapsAhead(coeffs_at<S>(form_, 0, c, at) - at.x, form_.coeffs.map, 0, form_.M, form_.M, at.x,
+                     kCombWidth + kBeside, form_.W, calls);
   }
 
   // Kernel m's coefficients times y, or the sum over o of mix[m, o, c] y_o.
@@ -160,16 +160,13 @@ class CombAdjoint {
   template <class Y>
   GKM_INLINE void weigh_by(int64_t m, const Scratch& s, Y&& y) const {
     const float* map = s.maps + m * kMapSize;
-    for (int pair = 0; pair < kTeeth / 2; ++pair) {
+    float* const weighed = s.weighed + kKept;
+    for (int first = 0; first < kTeeth; first += 2) {
 #pragma GCC unroll 2
-      for (int i = 0; i < 2; ++i) {
-        const int k = 2 * pair + i;
-        write(s.weighed + k * L, MapTeeth<S>::at(map, k) * y(k * L));
-      }
+      for (int k = 0; k < 2; ++k) write(weighed + (first + k) * L, MapTeeth<S>::at(map, first, k) * y((first + k) * L));
     }
-    for (int i = 0; i < 2; ++i) {
-      const int64_t at = kTeethSize + i * L;
-      write(s.weighed + at, load(map + MapTeeth<S>::kSize + i * L) * y(at));
+    for (int64_t i = 0; i < 2 * kBeside; i += L) {
+      write(weighed + kKeptBeside + i, load(map + MapTeeth<S>::kSize + i) * y(kTeethSize + i));
     }
   }
 
@@ -192,7 +189,7 @@ class CombAdjoint {
         add_to(rows[kHeldRadius + j]);
         if (j > 0) add_to(rows[kHeldRadius - j]);
       });
-      ahead.some(kColumnCalls);
+      ahead.some(column_calls(kHeld));
     }
   }
 

@@ -38,7 +38,8 @@ class CombGather {
  private:
   struct Scratch {
     float* x;        // [combs, C, rows + 2 radius, comb]
-    float* columns;  // [M, comb]: blurred down the columns, of one colour and row
+    float* columns;  // [M, kept]: blurred down the columns, of one colour and row
+    float* pairs;    // for blur_columns_of
     float* maps;     // [M, teeth]: the coefficients of a row as MapTeeth, or what correlate makes
     float* images;   // [O, teeth]: the result's row, or that of y
   };
@@ -49,7 +50,8 @@ class CombGather {
     Scratch s;
     carve(runtime_, [&](auto&& part) {
       part(s.x, groups_.longest() * form_.C * x_rows() * kCombSize);
-      part(s.columns, form_.M * kCombSize);
+      part(s.columns, form_.M * kKeptSize);
+      part(s.pairs, kPairsSize);
       part(s.maps, form_.M * kMapSize);
       part(s.images, form_.O * kTeethSize);
     });
@@ -121,10 +123,10 @@ class CombGather {
       if constexpr (kBlurs) {
         if (c < form_.O) fetch<kFirstLevel>(out_at<S>(form_, c, form_.O, at));
       }
-      for (int64_t v = 0; v < kCombVectors; v += kHeld) {
-        HeldPairs<float, kCombSize> held(bank, bank.taps_h_of(0), x + v * L, L);
-        held.template blur<0>(0, s.columns + v * L, kCombSize);
-        ahead.some(kColumnCalls);
+      for (int64_t v = 0; v < kCombSize; v += kColumnVectors * L) {
+        float* const out = s.columns + kKept + v + (v < kTeethSize ? 0 : kKept);
+        blur_columns_of(bank, x + v, s.pairs, out, kKeptSize);
+        ahead.some(column_calls(kColumnVectors));
       }
       finish(c, ahead, s);
       if constexpr (!kBlurs) {
@@ -141,7 +143,7 @@ class CombGather {
 
   // The maps of a comb, to be asked for while so many colours of the one before are made.
   MapsAhead maps_ahead(int64_t c, int64_t colours, Place at) const {
-    const int64_t calls = colours * (kCombVectors / kHeld * kColumnCalls + form_.M);
+    const int64_t calls = colours * (column_calls(kCombVectors) + form_.M);
     const int64_t stride = map(min(1, form_.M - 1), c, at) - map(0, c, at);
     return MapsAhead(map(0, c, at), stride, 0, form_.M, form_.M, 0, kCombWidth, kCombWidth, calls);
   }
@@ -151,45 +153,57 @@ class CombGather {
     const Bank<float>& bank = banks_.of(c);
     const int64_t C = form_.C, O = form_.O;
     float* const images = s.images;
+    // done(m, its map, the first tooth of a window, the window blurred)
     const auto blur = [&](auto&& done) GKM_LAMBDA {
       each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
         const int64_t m = bank.kernel[i];
         ahead.some();
-        V sums[kTeeth];
-        blur_teeth<radius>(bank, i, s.columns + i * kCombSize, sums);
-        done(m, s.maps + m * kMapSize, sums);
+        blur_teeth<radius>(bank, i, s.columns + i * kKeptSize + kKept, [&](int first, const V* sums) GKM_LAMBDA {
+          done(m, s.maps + m * kMapSize, first, sums);
+        });
       });
     };
     if (kBlurs && form_.mix == nullptr) {
-      V made[kTeeth] = {};
-      blur([&](int64_t, const float* map, const V* sums) GKM_LAMBDA {
-        GKM_EACH_TOOTH(k) made[k] = in_register(made[k] + sums[k] * MapTeeth<S>::at(map, k));
-      });
-      GKM_EACH_TOOTH(k) write(images + c * kTeethSize + k * L, made[k]);
+      float* const image = images + c * kTeethSize;
+      if constexpr (kWindow == kTeeth) {
+        V made[kTeeth] = {};
+        blur([&](int64_t, const float* map, int, const V* sums) GKM_LAMBDA {
+          GKM_EACH_TOOTH(k) made[k] = in_register(made[k] + sums[k] * MapTeeth<S>::at(map, 0, k));
+        });
+        GKM_EACH_TOOTH(k) write(image + k * L, made[k]);
+      } else {
+        blur([&](int64_t, const float* map, int first, const V* sums) GKM_LAMBDA {
+          GKM_EACH_TOOTH(k) {
+            float* made = image + (first + k) * L;
+            write(made, load(made) + sums[k] * MapTeeth<S>::at(map, first, k));
+          }
+        });
+      }
     } else if (kBlurs) {
-      blur([&](int64_t m, const float* map, const V* sums) GKM_LAMBDA {
-        V weighed[kTeeth];
-        GKM_EACH_TOOTH(k) weighed[k] = sums[k] * MapTeeth<S>::at(map, k);
+      blur([&](int64_t m, const float* map, int first, const V* sums) GKM_LAMBDA {
+        V weighed[kWindow];
+        GKM_EACH_TOOTH(k) weighed[k] = sums[k] * MapTeeth<S>::at(map, first, k);
         for (int64_t o = 0; o < O; ++o) {
           const float weight = float(form_.mix[(m * O + o) * C + c]);
-          float* image = images + o * kTeethSize;
+          float* image = images + o * kTeethSize + first * L;
           GKM_EACH_TOOTH(k) write(image + k * L, load(image + k * L) + weight * weighed[k]);
         }
       });
     } else {
-      const bool first = c == 0 || form_.channel_coeffs;
-      blur([&](int64_t m, float* map, const V* sums) GKM_LAMBDA {
-        V y[kTeeth];
+      const bool begins = c == 0 || form_.channel_coeffs;
+      blur([&](int64_t m, float* map, int first, const V* sums) GKM_LAMBDA {
+        V y[kWindow];
         if (form_.mix == nullptr) {
-          GKM_EACH_TOOTH(k) y[k] = load(images + c * kTeethSize + k * L);
+          GKM_EACH_TOOTH(k) y[k] = load(images + c * kTeethSize + (first + k) * L);
         } else {
           GKM_EACH_TOOTH(k) y[k] = V{};
           for (int64_t o = 0; o < O; ++o) {
             const float weight = float(form_.mix[(m * O + o) * C + c]);
-            GKM_EACH_TOOTH(k) y[k] += weight * load(images + o * kTeethSize + k * L);
+            GKM_EACH_TOOTH(k) y[k] += weight * load(images + o * kTeethSize + (first + k) * L);
           }
         }
-        if (first) {
+        map += first * L;
+        if (begins) {
           GKM_EACH_TOOTH(k) write(map + k * L, y[k] * sums[k]);
         } else {
           GKM_EACH_TOOTH(k) write(map + k * L, load(map + k * L) + y[k] * sums[k]);

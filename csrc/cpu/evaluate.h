@@ -15,6 +15,9 @@
 #include "tile.h"
 //
 #include "comb.h"
+//
+#include "comb_passes.h"
+//
 #include "ridge.h"
 //
 #include "adjoint.h"

@@ -39,10 +39,10 @@ struct Samples {
   int64_t stride;
 };
 
-// Registers enough for all pair sums of two vectors: one kernel after the other takes its share of them. The samples
+// Registers enough for all pair sums of kHeld vectors: one kernel after the other takes its share of them. The samples
 // that a kernel adds up are kStep apart, 1 along a row.
 constexpr int kHeldRadius = 10;
-constexpr int kHeld = 2;
+constexpr int kHeld = kRegisters / 16;
 
 template <class A, int64_t kStep>
 class HeldPairs {
@@ -217,7 +217,7 @@ struct Terms {
   A* of(int64_t row, int64_t j) const { return first + row * row_stride + j * stride; }
 };
 
-// All terms of two vectors in registers: one kernel after the other adds its share to them.
+// All terms of kHeld vectors in registers: one kernel after the other adds its share to them.
 template <class A>
 class HeldTerms {
  public:

@@ -63,7 +63,7 @@ bool check_comb(const Call& call) {
 // One comb alone, some columns beside one, too few of them for the adjoint, and several bands of rows.
 bool check_combs() {
   if (std::none_of(std::begin(kEntries), std::end(kEntries), [](const Entry& e) { return makes_combs(e.name); })) return true;
-  const Bank wide{{10, 0, 3}, false, true}, narrow{{2, 0, 4, 1}, true, true};
+  const Bank wide{{10, 0, 3, 3, 3}, false, true}, narrow{{2, 0, 4, 2, 1, 2}, true, true};
   for (Padding padding : kPaddings) {
     for (Variant variant : kVariants) {
       if (!check_comb(Call(11, 128, wide, padding, variant))) return false;

@@ -29,7 +29,7 @@ inline bool runs(const char* name) {
   return std::strlen(name) > 0;
 }
 
-inline bool makes_combs(const char* name) { return std::strcmp(name, "avx512") == 0; }
+inline bool makes_combs(const char* name) { return std::strncmp(name, "avx", 3) == 0 && runs(name); }
 
 inline void run_backwards(int64_t n, void (*body)(void*, int64_t), void* context) {
   while (n-- > 0) body(context, n);
