@@ -37,8 +37,8 @@ class Adjoint {
         left_(first_column == 0 ? -extension_ : first_column),
         strips_x_(form.W + extension_ - left_, max(kAdjointColumns, 6 * radius_), 2 * radius_ + 1),
         strips_y_(form.H + 2 * extension_,
-                  tile_rows(max(kAdjointRows, 2 * radius_ + 1), 2 * radius_ + 1, form.H, form.B * strips_x_.count,
-                            runtime.threads),
+                  tile_rows(max(kAdjointRows, 2 * radius_ + 1), 2 * radius_ + 1, form.H + 2 * extension_,
+                            form.B * strips_x_.count, runtime.threads, 2 * radius_),
                   2 * radius_ + 1) {
     const int64_t a_colour = form.M * kernel_size() + rows() * terms_size();
     colours_ = min(form.C, max(1, kAdjointBytes / (a_colour * int64_t(sizeof(A)))));

@@ -27,7 +27,9 @@ class CombGather {
         runtime_(runtime),
         banks_(banks),
         groups_(columns / kCombWidth, combs_across(form.C), 1),
-        bands_(form.H, tile_rows(kCombRows, kLeastCombRows, form.H, form.B * groups_.count, runtime.threads), 1) {}
+        bands_(form.H,
+               tile_rows(kCombRows, kLeastCombRows, form.H, form.B * groups_.count, runtime.threads, banks.radius() / 4),
+               1) {}
 
   void run() {
     runtime_.parallel_for(

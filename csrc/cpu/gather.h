@@ -35,7 +35,8 @@ class Gather {
         radius_(banks.radius()),
         strips_x_(form.W - first_column, T, 1),
         // Sums over tiles must not depend on the threads.
-        strips_y_(form.H, tile_rows(kTileRows, kLeastRows, form.H, form.B * strips_x_.count, kSums ? 1 : runtime.threads),
+        strips_y_(form.H,
+                  tile_rows(kTileRows, kLeastRows, form.H, form.B * strips_x_.count, kSums ? 1 : runtime.threads, radius_),
                   kLeastRows) {
     blurred_stride_ = BlurredRows<A>::stride_for(strips_y_.longest(), radius_);
     colours_ = min(form.C, max(1, kBlurredBytes / (form.M * blurred_stride_ * int64_t(sizeof(A)))));

@@ -27,11 +27,22 @@ struct Strips {
   int64_t longest() const { return max(length(0), length(count - 1)); }
 };
 
-// Rows of a tile: as many as pay, but fewer rather than leave threads without a tile. There are `columns` tiles a row.
-GKM_INLINE int64_t tile_rows(int64_t most, int64_t least, int64_t H, int64_t columns, int64_t threads) {
-  int64_t rows = most;
-  while (rows / 2 >= least && columns * divided(H, rows) < 2 * threads) rows /= 2;
-  return rows;
+// Rows of a tile: as many as pay, but fewer where the threads would share so few tiles unevenly. There are `columns` tiles
+// a row, and to begin one takes as long as `extra` rows.
+GKM_INLINE int64_t tile_rows(int64_t most, int64_t least, int64_t H, int64_t columns, int64_t threads, int64_t extra) {
+  const int64_t fewest = Strips(H, most, least).count;
+  if (columns * fewest >= 8 * threads) return most;
+  int64_t best = most, shortest = INT64_MAX;
+  for (int64_t tiles = fewest; tiles <= fewest + threads; ++tiles) {
+    const int64_t rows = divided(H, tiles);
+    if (rows < least && tiles > fewest) break;
+    const int64_t time = divided(columns * tiles, threads) * (rows + extra);
+    if (time < shortest) {
+      shortest = time;
+      best = rows;
+    }
+  }
+  return best;
 }
 
 // Gives each of a struct's pointers its part of the thread's scratch, from a line of the cache on: `parts` calls the
