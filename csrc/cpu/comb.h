@@ -358,6 +358,19 @@ GKM_INLINE S* out_at(const gkm::Form& form, int64_t index, int64_t planes, Place
   return static_cast<S*>(form.out) + ((at.b * planes + index) * form.H + at.y) * form.W + at.x;
 }
 
+// As colour c of the comb at `at` is begun, the one at `next` being made after it: ask(c, colours, place) for the maps that
+// are wanted next, those of colour c at a place, while so many colours are made.
+template <class Ask>
+GKM_INLINE void ask_for_maps(const gkm::Form& form, int64_t c, Place at, Place next, Ask&& ask) {
+  if (!form.channel_coeffs) {
+    if (c == 0) ask(0, form.C, next);
+  } else if (c + 1 < form.C) {
+    ask(c + 1, 1, at);
+  } else {
+    ask(0, 1, next);
+  }
+}
+
 // What is asked of the memory is spread evenly: so many vectors blurred down the columns by all kernels, or added there,
 // take about as long as so many kernels along the row.
 constexpr int64_t column_calls(int vectors) { return vectors * kToothLanes / 8; }

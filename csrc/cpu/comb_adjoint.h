@@ -119,11 +119,7 @@ class CombAdjoint {
         for (int64_t m = 0; m < form_.M; ++m) of_maps.read_map(coeffs_at<S>(form_, m, c, at) - at.x, s.maps + m * kMapSize);
       }
       if (whole >= top) fetch<kFirstLevel>(out_at<S>(form_, c, form_.C, Place{at.b, whole, at.x}));
-      if (form_.channel_coeffs) {
-        ahead = c + 1 < form_.C ? maps_ahead(c + 1, 1, at) : maps_ahead(0, 1, next);
-      } else if (c == 0) {
-        ahead = maps_ahead(0, form_.C, next);
-      }
+      ask_for_maps(form_, c, at, next, [&](auto... maps) GKM_LAMBDA { ahead = maps_ahead(maps...); });
       each_kernel(bank, [&](auto radius, int64_t i) GKM_LAMBDA {
         const int64_t m = bank.kernel[i];
         ahead.some();

@@ -114,11 +114,7 @@ class CombGather {
     MapsAhead ahead;
     for (int64_t c = 0; c < form_.C; ++c, x += x_rows() * kCombSize) {
       const Bank<float>& bank = banks_.of(c);
-      if (form_.channel_coeffs) {
-        ahead = c + 1 < form_.C ? maps_ahead(c + 1, 1, at) : maps_ahead(0, 1, next);
-      } else if (c == 0) {
-        ahead = maps_ahead(0, form_.C, next);
-      }
+      ask_for_maps(form_, c, at, next, [&](auto... maps) GKM_LAMBDA { ahead = maps_ahead(maps...); });
       if (kBlurs && (c == 0 || form_.channel_coeffs)) {
         for (int64_t m = 0; m < form_.M; ++m) MapTeeth<S>::read(map(m, c, at), s.maps + m * kMapSize);
       }
