@@ -11,11 +11,11 @@
 // Columns are blurred before rows here. A row of the result then needs no blurred rows but its own: 22 kernels' 10
 // vectors of one colour, spent as soon as they are made, where blurred panels take turns in the second-level cache. And
 // maps are read along rows, as far as images go on, which is how memory is fast. What it costs is to put pixels and maps
-// into this order and results out of it: 40 shuffles and inserts for 8 vectors.
+// into this order and results out of it: 32 shuffles and inserts for 8 vectors.
 //
-// It takes registers for 11 pair sums, so it is for symmetric kernels of radius up to 10, for vectors of 32 bytes or more,
-// and for images of at least one strip's width: what is left beside whole strips, and all else, is made in panels
-// (gather.h, adjoint.h).
+// Its passes are written out for each radius up to 10 (comb_passes.h). So it is for symmetric kernels no wider than that,
+// for vectors of 32 bytes or more, and for images of at least one strip's width: what is left beside whole strips, and all
+// else, is made in panels (gather.h, adjoint.h).
 #pragma once
 
 namespace {

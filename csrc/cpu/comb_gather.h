@@ -1,8 +1,8 @@
 // blur and correlate in combs: whole strips of images, a row at a time.
 //
-// A strip's rows are put in combs once for a band of them. For each row and colour all kernels' columns are blurred
-// into 10 vectors each; then one kernel after the other is blurred along the row, in registers, and spent: the blur weighs
-// it into the row's sums, which stay in registers too, correlate into the kernel's map.
+// A strip's rows are put in combs once for a band of them. For each row and colour all kernels' columns are blurred; then
+// one kernel after the other is blurred along the row, in registers, and spent: the blur weighs it into the row's sums,
+// which stay in registers too where there are enough, correlate into the kernel's map.
 #pragma once
 
 namespace {
