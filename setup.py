@@ -33,6 +33,8 @@ ARCHITECTURES = "8.0 8.6 8.9 9.0 10.0 12.0"  # and PTX of the last, for those to
 # Where architectures' own PTX begins to make other machine code than that of the ones before: it is made once for each.
 PTX = (80, 100)
 LEAST_CAPABILITY = PTX[0]
+# Kernels of instructions that one architecture alone has, machine code of which is asked for by another name.
+STACKED, STACKED_CAPABILITY = "stacked.cu", 90
 
 
 def find_nvcc():
@@ -89,6 +91,15 @@ def generated_code(architectures):
     return [f"-gencode=arch=compute_{ptx},code=[{','.join(of_ptx)}]" for ptx, of_ptx in codes.items()]
 
 
+def flags_for(source, architectures):
+    """What nvcc takes for one of the sources: those of one architecture's own instructions are for no other."""
+    if source.name == STACKED and STACKED_CAPABILITY in (
+        int(name.removesuffix("+PTX").rstrip("af")) for name in architectures
+    ):
+        return [f"-gencode=arch=compute_{STACKED_CAPABILITY}a,code=sm_{STACKED_CAPABILITY}a", "-DGKM_STACKS"]
+    return generated_code(architectures)
+
+
 def library_folders(nvcc):
     """Where nvcc's own run-time library is, as it tells itself."""
     told = subprocess.run(
@@ -122,7 +133,7 @@ class Build(BuildExtension):
         def compile_one(source):
             target = folder / f"{source.stem}.o"
             if not target.exists() or target.stat().st_mtime < newest:
-                options = [*NVCC_FLAGS, *generated_code(names), told, threads, "-c", str(source), "-o", str(target)]
+                options = [*NVCC_FLAGS, *flags_for(source, names), told, threads, "-c", str(source), "-o", str(target)]
                 subprocess.run([NVCC, *options], check=True)
             return str(target)
 

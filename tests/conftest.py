@@ -32,6 +32,7 @@ class Serving(NamedTuple):
 
 # What asks for them.
 KERNELS = {"cpu": "GKM_OPS_CPU_ISA", "cuda": "GKM_OPS_CUDA_KERNELS"}
+CUDA_KERNELS = ("generic", "banded", "composed", "stacked", "spread")
 
 
 def instruction_sets() -> list[str]:
@@ -48,7 +49,7 @@ if torch.cuda.is_available():
     BACKENDS += [Serving("cuda", "cuda"), Serving("triton", "cuda"), Serving("eager", "cuda")]
 SERVING = [*(Serving("cpu", "cpu", name) for name in instruction_sets()), *BACKENDS[1:]]
 if torch.cuda.is_available():
-    SERVING += [Serving("cuda", "cuda", kernels) for kernels in ("generic", "banded", "composed")]
+    SERVING += [Serving("cuda", "cuda", kernels) for kernels in CUDA_KERNELS]
 
 
 def serve_with(chosen: Serving, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:

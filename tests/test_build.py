@@ -85,6 +85,11 @@ def test_architectures(setup, monkeypatch):
         "-gencode=arch=compute_80,code=[sm_80,sm_86,sm_89,sm_90]",
         "-gencode=arch=compute_100,code=[sm_100,sm_120,compute_100]",
     ]
+    flags_for = setup()[1]["flags_for"]
+    hopper = ["-gencode=arch=compute_90a,code=sm_90a", "-DGKM_STACKS"]
+    assert flags_for(Path("stacked.cu"), ["80", "90", "120+PTX"]) == flags_for(Path("stacked.cu"), ["90a"]) == hopper
+    assert flags_for(Path("stacked.cu"), ["80"]) == flags_for(Path("banded.cu"), ["80"]) == generated_code(["80"])
+    assert flags_for(Path("banded.cu"), ["80", "90"]) == generated_code(["80", "90"])
     monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "7.5;9.0a 12.0+PTX")
     assert architectures(NVCC) == ["90a", "120+PTX"]
     assert generated_code(architectures(NVCC)) == [

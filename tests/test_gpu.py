@@ -7,6 +7,7 @@ import importlib.util
 
 import pytest
 import torch
+from conftest import CUDA_KERNELS
 from problems import IMAGE_OPS, OPS, Problem, call, expected, positional
 from tolerances import assert_image_close, assert_sum_close
 
@@ -158,7 +159,7 @@ def test_offsets_beyond_31_bits_on_cuda(gpu_backend):
         torch.testing.assert_close(got[..., -shown // 2 :, :], want[..., -shown // 2 :, :], rtol=2e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kernels", ["", "generic", "banded", "composed"])
+@pytest.mark.parametrize("kernels", ["", *CUDA_KERNELS])
 def test_a_wrong_name_of_kernels_is_refused_on_cuda(kernels, monkeypatch):
     if gkm_ops.available_backends("cuda")["cuda"] != "available":
         pytest.skip("the CUDA kernels are not there")
@@ -168,7 +169,8 @@ def test_a_wrong_name_of_kernels_is_refused_on_cuda(kernels, monkeypatch):
     gkm_ops.gkm_blur(x, coeffs, bank)
     monkeypatch.setenv("GKM_OPS_CUDA_KERNELS", "fast")
     with pytest.raises(
-        RuntimeError, match="GKM_OPS_CUDA_KERNELS: got 'fast', wanted 'generic', 'banded', 'composed' or"
+        RuntimeError,
+        match="GKM_OPS_CUDA_KERNELS: got 'fast', wanted 'generic', 'banded', 'composed', 'stacked', 'spread' or",
     ):
         gkm_ops.gkm_blur(x, coeffs, bank)
 

@@ -22,14 +22,18 @@ COMPILER = ["g++", "-std=c++20", "-g1", "-Wall", "-Wextra", "-Wno-unknown-pragma
 # By the PTX that they are made of, as setup.py has it.
 ARCHITECTURES = {80: (80, 86, 89, 90), 100: (100, 120)}
 # The other types' kernels are of the same templates: there two architectures decide.
-FOR_ALL = ("generic_f32.cu", "banded_f32.cu", "composed.cu")
+FOR_ALL = ("generic_f32.cu", "banded_f32.cu", "composed.cu", "spread.cu")
 FEW = (80, 90)
-COMPILED = [*((source, 80) for source in SOURCES), *((source, 100) for source in FOR_ALL)]
+# By Hopper's own instructions, and what stands in their place elsewhere.
+STACKED = "stacked.cu"
+COMPILED = [*((source, 80) for source in SOURCES), *((source, 100) for source in FOR_ALL), (STACKED, 90)]
 # Bytes of stack a thread may take for registers that do not fit: none, but on matrix units, where a multiprocessor is
 # to hold 12 warps or more.
 MOST_STACK = {
     "banded": {"blur": 200, "blur_adjoint": 200, "correlate": 200, "grad_mix": 320},
     "composed": {"blur": 200, "correlate": 200},
+    "stacked": {"blur": 112, "correlate": 96},
+    "spread": {"blur_adjoint": 320},
 }
 # Of those for any bank, by the PTX; none of it for registers that did not fit.
 MOST_STACK_OF_ANY_BANK = {80: 0, 100: 16}
@@ -39,7 +43,7 @@ NVCC = shutil.which("nvcc")
 # How many of its calls the driver makes, of all kinds in turn.
 CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 25, 400
 ALL_TYPES, FLOAT32, BFLOAT16 = -1, 0, 2
-KERNELS = {"best": 0, "generic": 1, "banded": 2, "composed": 3}
+KERNELS = {"best": 0, "generic": 1, "banded": 2, "composed": 3, "stacked": 4, "spread": 5}
 
 
 class Fault(NamedTuple):
@@ -70,6 +74,16 @@ def of_banded(file, around, text=None, instead=""):
 def of_composed(around, text=None, instead=""):
     """A fault of the kernels that compose each pixel's own."""
     return Fault("composed.cuh", around, text or around, instead, kernels="composed")
+
+
+def of_stacked(around, text=None, instead=""):
+    """A fault of the kernels with products of four warps."""
+    return Fault("stacked.cuh", around, text or around, instead, kernels="stacked")
+
+
+def of_spread(around, text=None, instead=""):
+    """A fault of the kernel of single warps."""
+    return Fault("spread.cuh", around, text or around, instead, kernels="spread")
 
 
 BARRIER = "__syncthreads();"
@@ -124,6 +138,23 @@ FAULTS = {
     "taps of one side": of_composed("centre - offset);", "centre - offset", "centre + offset"),
     "coefficients of the kernel before": of_composed("load(n + kAhead, next)", "n + kAhead", "n + kAhead - 1"),
     "infinity composed": of_composed("largest >= kLarge", "largest >= kLarge", "false"),
+    "windows of stacks overwritten": of_stacked(f"{BARRIER}  // the windows before", BARRIER),
+    "sums of stacks not awaited": of_stacked(f"{BARRIER}  // all warps' sums", BARRIER),
+    "copies of other lanes not awaited": of_stacked("__syncwarp();  // all lanes' copies", "__syncwarp();"),
+    "a step of rows twice": of_stacked("kPlane + 2 * step * kDown", "2 * step", "step"),
+    "a wide kernel taken for a narrow one": of_stacked("form.radii[m] > kBlock;", "kBlock", "kBlock + 1"),
+    "another's columns added up": of_stacked("(other * kTiles + warp) * 32", "warp", "0"),
+    "left over tiles done by half": of_stacked("tiles % blocks : 0); }", "tiles % blocks", "0")._replace(
+        storage=BFLOAT16
+    ),
+    "coefficients of the turn before": of_stacked("copy(slot == 0 ?", "slot == 0", "slot != 0"),
+    "bank of single warps not awaited": of_spread(f"{BARRIER}  // the bank and the order", BARRIER),
+    "y in another scale": of_spread("scale<BLOCKS>(lift);"),
+    "sums in the scale before": of_spread("sums.at[n][p] *= change", "change", "1.0f"),
+    "edge of single warps not doubled": of_spread("at_edge(place.rows[n], int(form.H), 2.0f)", "2.0f", "1.0f"),
+    "what is beside the image weighed": of_spread("column < 0 || column >= form.W) {", "column >= form.W", "false"),
+    "pixels in another order": of_spread("4 * step + i / 2 * 2 -", "4 * step", "4 - 4 * step"),
+    "small terms of single warps left out": of_spread("b = which == 1 ? 1 : 0;", "which == 1", "which < 0"),
     "part of another row": of_banded("banded.cuh", "top(area.top + row)", "area.top + row", "area.top"),
 }
 
@@ -186,7 +217,7 @@ def test_sanitizers_are_silent(tmp_path):
 
 # What ptxas tells of a kernel, one line after the other.
 RESOURCES = re.compile(
-    r"Compiling entry function '(?P<kernel>\w+)' for 'sm_(?P<architecture>\d+)'.*?"
+    r"Compiling entry function '(?P<kernel>\w+)' for 'sm_(?P<architecture>\d+a?)'.*?"
     r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
     r"Used (?P<registers>\d+) registers",
     re.DOTALL,
@@ -204,9 +235,11 @@ def most_stack(kernel, ptx):
 def test_compiles_for_every_architecture_and_spills_within_bounds(source, ptx, tmp_path):
     architectures = ARCHITECTURES[ptx] if source in FOR_ALL else FEW
     codes = ",".join(f"sm_{architecture}" for architecture in architectures)
+    of_hopper = (source, ptx) == (STACKED, 90)
+    target = ["arch=compute_90a,code=sm_90a", "-DGKM_STACKS"] if of_hopper else [f"arch=compute_{ptx},code=[{codes}]"]
     told = compile_with(
         NVCC, "-std=c++17", "-O3", "-Werror=all-warnings", "-Xptxas=-v", '-DGKM_ARCHITECTURES="tested"',
-        f"-gencode=arch=compute_{ptx},code=[{codes}]",
+        "-gencode", *target,
         "-c", CSRC / "cuda" / source, "-o", tmp_path / "object.o",
     )  # fmt: skip
     kernels = [match.groupdict() for match in RESOURCES.finditer(told)]

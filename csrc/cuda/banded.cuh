@@ -39,16 +39,19 @@ struct Area {
   int top, left;
 
   __device__ Area(const Form& form, int index) : rows(form.parts * kRows) {
-    const int across = over(form.W, kColumns), down = over(form.H, rows), groups = over(form.C, planes_of(form));
-    left = index % across * kColumns;
-    top = index / across % down * rows;
-    first = index / across / down % groups * planes_of(form);
-    b = index / across / down / groups;
-    colours = least(planes_of(form), int(form.C) - first);
+    const int planes = planes_of(form), C = int(form.C);
+    const unsigned across = over(int(form.W), kColumns), down = over(int(form.H), rows), groups = over(C, planes);
+    const unsigned row = unsigned(index) / across, group = row / down;
+    left = (unsigned(index) - row * across) * kColumns;
+    top = (row - group * down) * rows;
+    b = group / groups;
+    first = (group - b * groups) * planes;
+    colours = least(planes, C - first);
   }
 
   __host__ __device__ static int64_t count(const Form& form) {
-    return form.B * over(form.C, planes_of(form)) * over(form.H, form.parts * kRows) * over(form.W, kColumns);
+    const int groups = over(int(form.C), planes_of(form));
+    return form.B * groups * over(int(form.H), form.parts * kRows) * over(int(form.W), kColumns);
   }
 
   // Whether it lies in the image, and so much around it.
@@ -57,7 +60,7 @@ struct Area {
   }
 
  private:
-  __host__ __device__ static int over(int64_t n, int step) { return int((n + step - 1) / step); }
+  __host__ __device__ static int over(int n, int step) { return int(unsigned(n + step - 1) / unsigned(step)); }
 };
 
 // A warp's place on it.
@@ -90,15 +93,32 @@ __device__ Two<S> joined(S low, S high) {
 }
 
 template <class S>
-__device__ float low_of(const Two<S>& two) {
+__device__ S first_of(const Two<S>& two) {
   if constexpr (sizeof(S) == 4) return two.x;
-  else return widened(S{uint16_t(two)});
+  else return S{uint16_t(two)};
+}
+
+template <class S>
+__device__ S second_of(const Two<S>& two) {
+  if constexpr (sizeof(S) == 4) return two.y;
+  else return S{uint16_t(two >> 16)};
+}
+
+template <class S>
+__device__ float low_of(const Two<S>& two) {
+  return widened(first_of<S>(two));
 }
 
 template <class S>
 __device__ float high_of(const Two<S>& two) {
-  if constexpr (sizeof(S) == 4) return two.y;
-  else return widened(S{uint16_t(two >> 16)});
+  return widened(second_of<S>(two));
+}
+
+template <class S>
+__device__ Two<S> narrowed_two(float low, float high) {
+  if constexpr (sizeof(S) == 4) return {low, high};
+  else if constexpr (std::is_same_v<S, f16>) return pack_f16(low, high);
+  else return pack_bf16(low, high);
 }
 
 // The pixels of a plane where a lane's results are, widened when they are asked for.
@@ -110,11 +130,16 @@ struct Pixels {
     return i % 2 == 0 ? low_of<S>(at[tile][i / 2]) : high_of<S>(at[tile][i / 2]);
   }
 
-  // Zeros beside the image. `in_twos` for whole parts alone. All addresses are one and a constant: others would be
-  // reckoned ahead of the branch, whichever way it goes.
+  // Zeros beside the image. `in_twos` for whole parts alone.
   __device__ __forceinline__ void load(const Form& form, const Part& part, const Lane& lane, const S* plane,
                                        int64_t row_stride, bool in_twos) {
-    const S* const first = plane + (part.top + lane.g) * row_stride + part.left + lane.t;
+    load(plane + (part.top + lane.g) * row_stride + part.left + lane.t, row_stride, int(form.H) - part.top - lane.g,
+         int(form.W) - part.left - lane.t, in_twos);
+  }
+
+  // From a lane's first pixel on, where the image has so many more rows and columns. All addresses are one and a constant:
+  // others would be reckoned ahead of the branch, whichever way it goes.
+  __device__ __forceinline__ void load(const S* first, int64_t row_stride, int rows, int columns, bool in_twos) {
     if (in_twos) {
 #pragma unroll
       for (int i = 0; i < 2 * kTiles; ++i) {
@@ -125,9 +150,8 @@ struct Pixels {
 #pragma unroll
       for (int i = 0; i < 2 * kTiles; ++i) {
         const S* const two = first + i / kTiles * kBlock * row_stride + i % kTiles * kBlock;
-        const int more = part.top + row_of(lane, i / kTiles * 2) < form.H
-                             ? int(form.W) - part.left - column_of(lane, i % kTiles, 0)
-                             : 0;  // pixels in the row from here on
+        // Pixels in the row from here on.
+        const int more = i / kTiles * kBlock < rows ? columns - i % kTiles * kBlock : 0;
         at[i % kTiles][i / kTiles] = joined<S>(more > 0 ? two[0] : S{}, more > 1 ? two[1] : S{});
       }
     }
@@ -189,29 +213,35 @@ __device__ __forceinline__ Four<S> four_at(const S* plane, int64_t row_stride, i
   else return {joined<S>(at[0], at[1]), joined<S>(at[2], at[3])};
 }
 
+// Writes a lane's results on one tile, value(i), from its first pixel on, where the image has so many more rows and columns.
+template <class S, class Value>
+__device__ __forceinline__ void write_tile(S* first, int64_t row_stride, int rows, int columns, const Value& value) {
+  const bool in_twos = row_stride % 2 == 0;
+  if (columns <= 0) return;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (half * kBlock >= rows) continue;
+    S* const pixel = first + half * kBlock * row_stride;
+    const Two<S> two = narrowed_two<S>(value(2 * half), value(2 * half + 1));
+    if (in_twos) {
+      *reinterpret_cast<Two<S>*>(pixel) = two;
+    } else {
+      *pixel = first_of<S>(two);
+      if (columns > 1) pixel[1] = second_of<S>(two);
+    }
+  }
+}
+
 // Writes a warp's results, value(tile, i), into one plane of the output.
 template <class S, class Value>
 __device__ __forceinline__ void write(const Form& form, const Part& part, const Lane& lane, int64_t plane,
                                       const Value& value) {
-  S* const out = static_cast<S*>(form.out) + plane * form.H * form.W;
-  const bool in_twos = form.W % 2 == 0;
+  const int row = part.top + lane.g, column = part.left + lane.t;
+  S* const first = static_cast<S*>(form.out) + (plane * form.H + row) * form.W + column;
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    const int row = part.top + row_of(lane, 2 * half);
-    if (row >= form.H) continue;
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      const int column = part.left + column_of(lane, tile, 0);
-      if (column >= form.W) continue;
-      S* const pixel = out + row * form.W + column;
-      const S low = narrowed<S>(value(tile, 2 * half)), high = narrowed<S>(value(tile, 2 * half + 1));
-      if (in_twos) {
-        *reinterpret_cast<Two<S>*>(pixel) = joined<S>(low, high);
-      } else {
-        *pixel = low;
-        if (column + 1 < form.W) pixel[1] = high;
-      }
-    }
+  for (int tile = 0; tile < kTiles; ++tile) {
+    write_tile(first + tile * kBlock, form.W, int(form.H) - row, int(form.W) - column - tile * kBlock,
+               [&](int i) { return value(tile, i); });
   }
 }
 
@@ -253,6 +283,22 @@ struct Fours {
   }
 };
 
+// Whether a plane whose largest number has this magnitude is not finite, or so large or so small that no lift would be a
+// safe factor.
+__device__ inline bool is_extreme(uint32_t magnitude) {
+  constexpr uint32_t kSmall = uint32_t(127 - 90) << 23, kLarge = uint32_t(127 + 90) << 23;
+  return magnitude >= kLarge || (magnitude < kSmall && magnitude != 0);
+}
+
+// The power of two that brings a magnitude into [2^2, 2^10): it fills a float16, and 2^4 times it does not leave its range.
+__device__ inline float lift_for(uint32_t magnitude) {
+  const int exponent = int(magnitude >> 23) - 127;
+  return float_of(uint32_t(127 - ((exponent - 2 + 256) / 8 * 8 - 256)) << 23);
+}
+
+// One over a power of two that is no extreme.
+__device__ inline float inverse_of(float power) { return float_of((254u << 23) - bits_of(power)); }
+
 // The magnitudes of the largest numbers that have been met in each plane of a window; NaN and infinity are the largest.
 struct Findings {
   uint32_t largest[kColours] = {};
@@ -262,12 +308,26 @@ struct Findings {
     for (int i = 0; i < 4; ++i) largest[c] = most(largest[c], magnitude(numbers.at[i]));
   }
 
-  // Whether some plane's are not finite, or so large or so small that no lift would be a safe factor.
+  // Waits for the block's threads, and makes what one of them has found what all have; found: [32 warps, kColours].
+  __device__ void share(uint32_t* found) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
+#pragma unroll
+    for (int c = 0; c < kColours; ++c) {
+      const uint32_t of_warp = __reduce_max_sync(kWholeWarp, largest[c]);
+      if (lane == 0) found[warp * kColours + c] = of_warp;
+    }
+    __syncthreads();  // the windows and the findings are there
+#pragma unroll
+    for (int c = 0; c < kColours; ++c) {
+      largest[c] = __reduce_max_sync(kWholeWarp, lane < warps ? found[lane * kColours + c] : 0u);
+    }
+  }
+
+  // Whether some plane's are.
   __device__ bool are_extreme() const {
-    constexpr uint32_t kSmall = uint32_t(127 - 90) << 23, kLarge = uint32_t(127 + 90) << 23;
     bool extreme = false;
 #pragma unroll
-    for (int c = 0; c < kColours; ++c) extreme |= largest[c] >= kLarge || (largest[c] < kSmall && largest[c] != 0);
+    for (int c = 0; c < kColours; ++c) extreme |= is_extreme(largest[c]);
     return extreme;
   }
 
@@ -283,20 +343,13 @@ struct Findings {
     }
     return changed;
   }
-
- private:
-  // Brings a magnitude into [2^2, 2^10): it fills a float16, and 2^4 times it does not leave its range.
-  __device__ static float lift_for(uint32_t magnitude) {
-    const int exponent = int(magnitude >> 23) - 127;
-    return float_of(uint32_t(127 - ((exponent - 2 + 256) / 8 * 8 - 256)) << 23);
-  }
 };
 
 // The windows of a tile's planes in shared memory.
 template <int TERMS>
 struct Windows {
   unsigned char* memory;  // [planes, TERMS, rows], rows of kPitch bytes
-  uint32_t* found;        // [32 warps, kColours]
+  uint32_t* found;        // of `Findings`
   int plane_bytes;        // of one term
 
   __host__ __device__ static size_t bytes(const Form& form) {
@@ -348,21 +401,6 @@ struct Windows {
       }
     };
     banded::add_blurred(bands, columns, results);
-  }
-
-  // Waits for the block's threads, and makes what one of them has found what all have.
-  __device__ void share(Findings& findings) const {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;
-#pragma unroll
-    for (int c = 0; c < kColours; ++c) {
-      const uint32_t largest = __reduce_max_sync(kWholeWarp, findings.largest[c]);
-      if (lane == 0) found[warp * kColours + c] = largest;
-    }
-    __syncthreads();  // the windows and the findings are there
-#pragma unroll
-    for (int c = 0; c < kColours; ++c) {
-      findings.largest[c] = __reduce_max_sync(kWholeWarp, lane < warps ? found[lane * kColours + c] : 0u);
-    }
   }
 
  private:

@@ -209,16 +209,16 @@ struct Weighing {
   }
 };
 
-// Writes pixels of a part tap by tap, all or those that the border folds others onto.
-template <class S>
+// Has a warp write pixels of its tile tap by tap, all or those that the border folds others onto.
+template <class S, int ROWS = kRows, int COLUMNS = kColumns>
 __device__ __attribute__((noinline)) void write_by_taps(const Form& form, int b, int c, int top, int left, bool all) {
   const auto is_folded_onto = [&](int i, int n) {
     bool folded = false;
     each_folded(int64_t(i), int64_t(n), int(form.K / 2), form.padding, [&](int64_t) { folded = true; });
     return folded;
   };
-  for (int i = threadIdx.x % 32; i < kRows * kColumns; i += 32) {
-    const int row = top + i / kColumns, column = left + i % kColumns;
+  for (int i = threadIdx.x % 32; i < ROWS * COLUMNS; i += 32) {
+    const int row = top + i / COLUMNS, column = left + i % COLUMNS;
     if (row >= form.H || column >= form.W) continue;
     if (!all && !is_folded_onto(row, int(form.H)) && !is_folded_onto(column, int(form.W))) continue;
     const float sum = spread_by_taps<S>(form, b, c, row, column);
@@ -243,7 +243,7 @@ __device__ __forceinline__ Findings sum_up(Weighing<S, TERMS, MIXED>& weighing, 
     // Once more where the lifts have changed; what is found stays the same.
     while (true) {
       weighing.template fill<WHOLE>(area, kernel, findings);
-      weighing.windows.share(findings);
+      findings.share(weighing.windows.found);
       if (findings.are_extreme()) return findings;
       const float lift = own(weighing.lift, c);
       if (!findings.adapt(weighing.lift)) break;

@@ -143,7 +143,7 @@ struct Gathering {
     // Once more where the lifts have changed; what is found stays the same.
     while (true) {
       put<BLOCKS>(area, findings);
-      windows.share(findings);
+      findings.share(windows.found);
       if (first) by_taps = !bank.usable || findings.are_extreme();
       if (!first || by_taps || !findings.adapt(lift)) return;
     }

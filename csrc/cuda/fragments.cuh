@@ -234,17 +234,29 @@ struct Bank {
     uint32_t* const found = reinterpret_cast<uint32_t*>(taps + 32 * rows);  // by each warp: the largest sum, and unequal taps
     uint32_t largest = 0;
     bool unequal = false;
-    for (int row = threadIdx.x / 32; row < rows; row += warps) {
-      const int radius = form.radii[row / 2], d = lane - 16;
-      float tap = 0;
-      if (d >= -radius && d <= radius) {
-        tap = entry_of<float>(row % 2 == 0 ? form.taps_h : form.taps_w, row / 2 * form.K + form.K / 2 + (reversed ? -d : d));
+    constexpr int kAtOnce = 6;  // whose taps a warp waits for together
+    for (int first = threadIdx.x / 32; first < rows; first += kAtOnce * warps) {
+      float found_taps[kAtOnce];
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int row = first + i * warps, d = lane - 16;
+        found_taps[i] = 0;
+        if (row >= rows) continue;
+        const int radius = form.radii[row / 2];
+        if (d < -radius || d > radius) continue;
+        found_taps[i] = entry_of<float>(row % 2 == 0 ? form.taps_h : form.taps_w, row / 2 * form.K + form.K / 2 + (reversed ? -d : d));
       }
-      taps[32 * row + lane] = tap;
-      unequal |= !(tap == __shfl_sync(kWholeWarp, tap, (32 - lane) % 32));
-      float sum = fabsf(tap);
-      for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, mask);
-      largest = most(largest, magnitude(sum));
+#pragma unroll
+      for (int i = 0; i < kAtOnce; ++i) {
+        const int row = first + i * warps;
+        if (row >= rows) continue;
+        const float tap = found_taps[i];
+        taps[32 * row + lane] = tap;
+        unequal |= !(tap == __shfl_sync(kWholeWarp, tap, (32 - lane) % 32));
+        float sum = fabsf(tap);
+        for (int mask = 16; mask > 0; mask /= 2) sum += __shfl_xor_sync(kWholeWarp, sum, mask);
+        largest = most(largest, magnitude(sum));
+      }
     }
     const uint32_t unequals = __reduce_max_sync(kWholeWarp, uint32_t(unequal));
     if (lane == 0) {

@@ -6,6 +6,8 @@
 #include "banded_launch.h"
 #include "composed_launch.h"
 #include "generic_launch.h"
+#include "spread_launch.h"
+#include "stacked_launch.h"
 #include "sums.cuh"
 
 namespace gkm::cuda {
@@ -64,6 +66,10 @@ int launch(const Form& form, void* stream) {
   const bool composes = form.kernels == Kernels::composed || (form.kernels == Kernels::best && composed::pays(form));
   if (composes && composed::serves(form)) return composed::launch(form, stream);
   Form shaped = form;
+  const bool stacks = form.kernels == Kernels::stacked || form.kernels == Kernels::best;
+  if (stacks && stacked::serves(shaped)) return stacked::launch(shaped, stream);
+  const bool spreads = form.kernels == Kernels::spread || form.kernels == Kernels::best;
+  if (spreads && spread::serves(form)) return spread::launch(form, stream);
   if (form.kernels != Kernels::generic && banded::serves(shaped)) return launch_banded(shaped, stream);
   return launch_for_any_bank(form, stream);
 }

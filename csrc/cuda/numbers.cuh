@@ -85,6 +85,17 @@ __device__ inline f16 narrowed<f16>(float value) {
 #endif
 }
 
+// The larger, or NaN where one is.
+__device__ inline float max_or_nan(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+#else
+  return a != a || b != b ? a + b : a < b ? b : a;
+#endif
+}
+
 // Two float16 in a word, as matrix units take them.
 __device__ inline uint32_t pack_f16(float low, float high) {
 #if defined(__CUDA_ARCH__)
@@ -93,6 +104,17 @@ __device__ inline uint32_t pack_f16(float low, float high) {
   return bits;
 #else
   return narrowed<f16>(low).bits | uint32_t(narrowed<f16>(high).bits) << 16;
+#endif
+}
+
+// Two bfloat16 in a word.
+__device__ inline uint32_t pack_bf16(float low, float high) {
+#if defined(__CUDA_ARCH__)
+  uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(high), "f"(low));
+  return bits;
+#else
+  return narrowed<bf16>(low).bits | uint32_t(narrowed<bf16>(high).bits) << 16;
 #endif
 }
 

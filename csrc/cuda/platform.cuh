@@ -82,6 +82,95 @@ __device__ inline void mma_f16_k8(float (&d)[4], const uint32_t (&a)[2], uint32_
       : "r"(a[0]), "r"(a[1]), "r"(b));
 }
 
+// Starts a copy of so many bytes, up to 16, into 16 bytes of shared memory, zeros in the rest; both at multiples of 16.
+__device__ inline void copy_ahead(void* to, const void* from, int bytes) {
+  const unsigned address = static_cast<unsigned>(__cvta_generic_to_shared(to));
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(bytes) : "memory");
+}
+
+// What a thread has started since the last time goes together; and waits until no more than so many lots are on their way.
+__device__ inline void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int LOTS>
+__device__ inline void await_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(LOTS) : "memory");
+}
+
+// ---- Products of four warps ----------------------------------------------------------------------------------
+
+// Hopper's alone have them: the build says whether they were compiled, the device whether it is one.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+constexpr bool kHasStacks = true;
+#else
+constexpr bool kHasStacks = false;
+#endif
+
+// A right factor in shared memory: blocks of 8 x 8 float16, 128 bytes each, row by row, with so many bytes from one to the
+// next below and beside.
+template <int DOWN, int ACROSS>
+struct Factor {
+  static_assert(DOWN % 16 == 0 && ACROSS % 16 == 0);
+  static constexpr int kHigh = ACROSS / 16;
+
+  uint32_t low;  // of its descriptor, with kHigh
+
+  // From its first block on, at a multiple of 16.
+  __device__ explicit Factor(const void* first)
+      : low((__cvta_generic_to_shared(first) & 0x3ffff) >> 4 | uint32_t(DOWN / 16) << 16) {}
+
+  // Its part that begins so many bytes further.
+  __device__ Factor further(int bytes) const {
+    Factor part = *this;
+    part.low += bytes / 16;
+    return part;
+  }
+};
+
+// Lets products read what this thread has written to shared memory, after the next barrier.
+__device__ inline void show_to_products() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
+// Around products that are under way together; their registers are not to be touched before they have been awaited.
+__device__ inline void begin_products() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ inline void end_products() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+
+// D = A B, or D += A B, by four warps: A [64, 16], of which each has 16 rows, and B [16, 8 BLOCKS] of float16, D of float32.
+// A lane's shares of A and of each block of D are those of `mma_f16`.
+template <bool ADD, class Factor>
+__device__ inline void multiply_stack(float (&d)[6][4], const uint32_t (&a)[4], Factor b) {
+  asm volatile(
+      "{\n.reg .pred add;\n.reg .b64 factor;\nsetp.ne.b32 add, %30, 0;\nmov.b64 factor, {%28, %29};\n"
+      "wgmma.mma_async.sync.aligned.m64n48k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, "
+      "%15, %16, %17, %18, %19, %20, %21, %22, %23}, {%24, %25, %26, %27}, factor, add, 1, 1, 1;\n}"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
+        "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]),
+        "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]),
+        "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.low), "n"(b.kHigh), "n"(int(ADD)));
+}
+
+template <bool ADD, class Factor>
+__device__ inline void multiply_stack(float (&d)[8][4], const uint32_t (&a)[4], Factor b) {
+  asm volatile(
+      "{\n.reg .pred add;\n.reg .b64 factor;\nsetp.ne.b32 add, %38, 0;\nmov.b64 factor, {%36, %37};\n"
+      "wgmma.mma_async.sync.aligned.m64n64k16.f32.f16.f16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, "
+      "%15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, {%32, %33, %34, %35}, factor, "
+      "add, 1, 1, 1;\n}"
+      : "+f"(d[0][0]), "+f"(d[0][1]), "+f"(d[0][2]), "+f"(d[0][3]), "+f"(d[1][0]), "+f"(d[1][1]), "+f"(d[1][2]),
+        "+f"(d[1][3]), "+f"(d[2][0]), "+f"(d[2][1]), "+f"(d[2][2]), "+f"(d[2][3]), "+f"(d[3][0]), "+f"(d[3][1]),
+        "+f"(d[3][2]), "+f"(d[3][3]), "+f"(d[4][0]), "+f"(d[4][1]), "+f"(d[4][2]), "+f"(d[4][3]), "+f"(d[5][0]),
+        "+f"(d[5][1]), "+f"(d[5][2]), "+f"(d[5][3]), "+f"(d[6][0]), "+f"(d[6][1]), "+f"(d[6][2]), "+f"(d[6][3]),
+        "+f"(d[7][0]), "+f"(d[7][1]), "+f"(d[7][2]), "+f"(d[7][3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.low), "n"(b.kHigh), "n"(int(ADD)));
+}
+
+template <int BLOCKS>
+__device__ inline void await_products(float (&d)[BLOCKS][4]) {
+  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+#pragma unroll
+  for (int n = 0; n < BLOCKS; ++n) asm volatile("" : "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])::"memory");
+}
+
+// ---- Launches ------------------------------------------------------------------------------------------------
+
 // A fact about the current device.
 inline int attribute(cudaDeviceAttr of) {
   int device = 0, value = 0;
@@ -92,6 +181,15 @@ inline int attribute(cudaDeviceAttr of) {
 
 inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
 inline size_t shared_bytes_of_a_block() { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
+
+
+inline bool has_stacks() {
+#if defined(GKM_STACKS)
+  return attribute(cudaDevAttrComputeCapabilityMajor) == 9 && attribute(cudaDevAttrComputeCapabilityMinor) == 0;
+#else
+  return false;
+#endif
+}
 
 constexpr int kInvalidValue = cudaErrorInvalidValue;
 

@@ -222,6 +222,10 @@ struct alignas(8) uint2 {
   uint32_t x, y;
 };
 
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+
 namespace gkm::cuda {
 
 constexpr int kInvalidValue = 1;
@@ -307,6 +311,62 @@ void mma_of_shares(float (&d)[4], const uint32_t* a, const uint32_t* b) {
 
 inline void mma_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) { mma_of_shares<16>(d, a, b); }
 inline void mma_f16_k8(float (&d)[4], const uint32_t (&a)[2], uint32_t b) { mma_of_shares<8>(d, a, &b); }
+
+inline void copy_ahead(void* to, const void* from, int bytes) {
+  const auto is_odd = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 != 0; };
+  if (is_odd(to) || (bytes > 0 && is_odd(from))) shim::fail("a copy that is not aligned to its size");
+  std::memset(to, 0, 16);
+  if (bytes > 0) std::memcpy(to, from, size_t(bytes));
+}
+
+inline void end_copies() {}
+template <int LOTS>
+void await_copies() {}
+
+constexpr bool kHasStacks = true;
+inline bool has_stacks() { return true; }
+
+template <int DOWN, int ACROSS>
+struct Factor {
+  static constexpr int kDown = DOWN, kAcross = ACROSS;
+  const unsigned char* first;
+
+  explicit Factor(const void* at) : first(static_cast<const unsigned char*>(at)) {
+    if (reinterpret_cast<uintptr_t>(at) % 16 != 0) shim::fail("a right factor that is not aligned");
+  }
+
+  Factor further(int bytes) const { return Factor(first + bytes); }
+};
+
+inline void show_to_products() {}
+inline void begin_products() {}
+inline void end_products() {}
+template <int BLOCKS>
+void await_products(float (&)[BLOCKS][4]) {}
+
+template <bool ADD, class Factor, int BLOCKS>
+void multiply_stack(float (&d)[BLOCKS][4], const uint32_t (&a)[4], const Factor& b) {
+  struct Share {
+    float a[4][2];
+  } share;
+  for (int i = 0; i < 4; ++i) share.a[i][0] = low_f16(a[i]), share.a[i][1] = high_f16(a[i]);
+  shim::show(share);
+  __syncwarp();
+  const unsigned lane = threadIdx.x % shim::kWarp, warp = threadIdx.x - lane;
+  for (int n = 0; n < BLOCKS; ++n) {
+    for (unsigned i = 0; i < 4; ++i) {
+      const unsigned row = lane / 4 + i / 2 * 8, column = lane % 4 * 2 + i % 2;
+      float from_a[16], from_b[16];
+      for (unsigned k = 0; k < 16; ++k) {
+        from_a[k] = shim::shown_by<Share>(warp + row % 8 * 4 + k % 8 / 2).a[k / 8 * 2 + row / 8][k % 2];
+        uint16_t bits;
+        std::memcpy(&bits, b.first + k / 8 * Factor::kDown + n * Factor::kAcross + k % 8 * 16 + column * 2, 2);
+        from_b[k] = low_f16(bits);
+      }
+      d[n][i] = multiply_accumulate(ADD ? d[n][i] : 0.0f, from_a, from_b, 16);
+    }
+  }
+}
 
 template <class... Parameters>
 int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes, void*,

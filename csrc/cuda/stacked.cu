@@ -1,0 +1,45 @@
+// Which calls the kernels on Hopper's matrix units serve, and how they are started.
+#include "stacked.cuh"
+#include "stacked_launch.h"
+
+namespace gkm::cuda::stacked {
+namespace {
+
+template <class S, int TERMS>
+int launch_in_terms(const Form& form, void* stream) {
+  const int64_t blocks = least(Area::count(form), int64_t(multiprocessors()) * kBlocks<TERMS>);
+  const auto kernel = form.target == Target::blur ? blur<S, TERMS> : correlate<S, TERMS>;
+  return gkm::cuda::launch(kernel, blocks, kThreads, Memory<S, TERMS>::bytes(form), stream, form);
+}
+
+}  // namespace
+
+bool serves(Form& form) {
+  const bool adds_colours = form.target == Target::correlate;
+  if (!has_stacks() || (form.target != Target::blur && !adds_colours)) return false;
+  if (form.storage == Storage::f64 || form.reach() > banded::kMostRadius || !has_plain_rows(form)) return false;
+  if (form.mixed() || form.channel_banks || form.channel_coeffs) return false;
+  if (adds_colours ? form.C != kColours : form.C % kColours != 0) return false;
+  // Pixels of a plane, tiles, and what maps lie apart are counted in 31 or 32 bits.
+  const auto is_large = [&](const Planes& planes) { return (form.H - 1) * planes.row + form.W >= INT32_MAX / 2; };
+  if (is_large(form.x) || is_large(form.y) || is_large(form.coeffs)) return false;
+  if (form.B * form.C * (form.H / kRows + 1) * (form.W / kColumns + 1) > INT32_MAX / 2) return false;
+  if (form.coeffs.map < 0 || form.coeffs.map > UINT32_MAX) return false;
+  form.parts = kParts;
+  return Memory<float, 2>::bytes(form) <= shared_bytes_of_a_block();
+}
+
+int launch(const Form& form, void* stream) {
+  switch (form.storage) {
+    case Storage::f32:
+      return form.single ? launch_in_terms<float, 1>(form, stream) : launch_in_terms<float, 2>(form, stream);
+    case Storage::bf16:
+      return launch_in_terms<bf16, 1>(form, stream);
+    case Storage::f16:
+      return launch_in_terms<f16, 2>(form, stream);
+    default:
+      return kInvalidValue;
+  }
+}
+
+}  // namespace gkm::cuda::stacked

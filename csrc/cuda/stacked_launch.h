@@ -1,0 +1,14 @@
+// The kernels on Hopper's matrix units, whose products are of four warps: what launch.cu asks of them.
+#pragma once
+
+#include "form.h"
+
+namespace gkm::cuda::stacked {
+
+// Whether they can make a call on the current device. Puts into the form how many parts a block's tile is to have.
+bool serves(Form& form);
+
+// Starts a call on a stream. Returns CUDA's error code, 0 for none.
+int launch(const Form& form, void* stream);
+
+}  // namespace gkm::cuda::stacked
