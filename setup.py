@@ -111,11 +111,16 @@ def library_folders(nvcc):
 class Build(BuildExtension):
     """torch's, with nvcc called by ourselves: torch would look for a GPU, and refuse where it has no CUDA itself."""
 
+    def build_extensions(self):
+        with ThreadPoolExecutor(1) as beside:
+            self.kernels = beside.submit(self.compile_kernels) if cuda in self.extensions else None
+            super().build_extensions()
+
     def build_extension(self, ext):
         if ext is not cuda:
             super().build_extension(ext)
             return
-        ext.extra_objects = self.compile_kernels()
+        ext.extra_objects = self.kernels.result()
         unforced, self.force = self.force, True  # what was linked may be of other architectures
         super().build_extension(ext)
         self.force = unforced

@@ -99,8 +99,9 @@ def test_what_is_killed_leaves_what_was_measured_before(tmp_path, monkeypatch):
     saved = []
     monkeypatch.setattr(suite, "field", lambda *args: [])
     suite.run(suite.Plan((), (), (FLOAT32,), 1), torch.device("cpu"), save=lambda record: saved.append(dict(record)))
-    assert len(saved) == len(suite.ORDER)
-    assert saved[0]["launches"]
+    assert len(saved) == len(suite.ORDER) + 2
+    assert not saved[0]["launches"]
+    assert saved[1]["launches"]
 
 
 def test_ours_come_first_with_every_case_and_precision():

@@ -46,12 +46,17 @@ def test_autocast_leaves_float64_alone():
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("op", IMAGE_OPS)
 def test_narrow_types_accumulate_in_float32(serving, op, dtype):
-    """The float32 result of the same numbers, rounded once. Sums held in the narrow type would be far off."""
+    """The float32 result of the same numbers, rounded once. Sums held in the narrow type would be far off.
+
+    Matrix units of a GPU take the factors of both products for bfloat16 with 11 bits, and so the sums are off by up to
+    2^-12 of the largest for each, more than half a step of a small result.
+    """
     arguments = Problem(height=30, width=45, bank="gkmnet", outputs=2).arguments(dtype, serving.device)
     wide = {name: arguments[name].float() for name in ("x", "y", "coeffs")}
     got, exact = call(op, arguments), call(op, arguments | wide)
     rounding = exact.abs() * torch.finfo(dtype).eps / 2
-    assert ((got.float() - exact).abs() <= rounding * 1.01 + 1e-6).all()
+    of_factors = exact.abs().max() * 2.0**-11 if serving.device == "cuda" and dtype == torch.bfloat16 else 0
+    assert ((got.float() - exact).abs() <= rounding * 1.01 + of_factors + 1e-6).all()
 
 
 def test_constant_banks_stay_exact_under_a_narrow_module(backend):

@@ -122,11 +122,13 @@ def run(
     for number, stage in enumerate(stages):
         for case, precision, entries in stage:
             _measure(case, precision, entries, plan.rounds, device, deadline)
+        save(record)
         if number == 0:
             record["launches"] = launches.measure(device, _ours(device))
+            save(record)
             for net, entries_of_net in nets.items():
                 network.measure(net, entries_of_net, plan.rounds, device, deadline)
-        save(record)
+            save(record)
     for net, entries_of_net in compiled_nets.items():
         network.measure(net, entries_of_net, plan.rounds, device, deadline)
     return record

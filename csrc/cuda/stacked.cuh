@@ -8,8 +8,8 @@
 //   tile       32 x 32 pixels of three colours, in two parts of 16 x 32, one after the other
 //   window     64 x 64 pixels around it, in blocks of 8 x 8: bands of three blocks (radius up to 8) read 32 rows and 48
 //              columns of it for a part, those of five (up to 12) 48 and 64
-//   a warp     one kernel of four, all colours: its coefficients are loaded once, one turn ahead, and are in the GPU's cache
-//              before; 48 sums a lane to blur, of which the warps add up theirs at the end of a part
+//   a warp     one kernel of four, all colours: to blur, its coefficients are copied to shared memory one or two turns
+//              ahead and widened once; 48 sums a lane, which the warps add up at the end of a part
 //
 // Numbers: for the published bank six turns of four kernels. 16 x 32 pixels of a colour take, in one term, 5 x 2 products of
 // 64 x 48 x 16 and 3 of 64 x 64 x 16 by the four warps together, and each warp 5 x 8 + 12 products of its own.
