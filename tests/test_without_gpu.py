@@ -22,7 +22,7 @@ COMPILER = ["g++", "-std=c++20", "-g1", "-Wall", "-Wextra", "-Wno-unknown-pragma
 # By the PTX that they are made of, as setup.py has it.
 ARCHITECTURES = {80: (80, 86, 89, 90), 100: (100, 120)}
 # The other types' kernels are of the same templates: there two architectures decide.
-FOR_ALL = ("generic_f32.cu", "banded_f32.cu", "composed.cu", "spread.cu")
+FOR_ALL = ("generic_f32.cu", "banded_f32.cu", "composed.cu", "spread_f32.cu")
 FEW = (80, 90)
 # By Hopper's own instructions, and what stands in their place elsewhere.
 STACKED = "stacked.cu"
@@ -33,15 +33,17 @@ MOST_STACK = {
     "banded": {"blur": 200, "blur_adjoint": 200, "correlate": 200, "grad_mix": 320},
     "composed": {"blur": 200, "correlate": 200},
     "stacked": {"blur": 112, "correlate": 96},
-    "spread": {"blur_adjoint": 320},
+    "spread": {"blur_adjoint": 640},
 }
 # Of those for any bank, by the PTX; none of it for registers that did not fit.
-MOST_STACK_OF_ANY_BANK = {80: 0, 100: 16}
+MOST_STACK_OF_ANY_BANK = {80: 0, 90: 0, 100: 16}
 MOST_REGISTERS = 255
 NVCC = shutil.which("nvcc")
 
 # How many of its calls the driver makes, of all kinds in turn.
 CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 25, 400
+# Theirs are of many products, which take a processor long.
+HALF_AS_OFTEN = ("stacked", "spread")
 ALL_TYPES, FLOAT32, BFLOAT16 = -1, 0, 2
 KERNELS = {"best": 0, "generic": 1, "banded": 2, "composed": 3, "stacked": 4, "spread": 5}
 
@@ -191,7 +193,7 @@ def test_kernels_agree_with_the_definition_and_faults_are_found(tmp_path):
     driver = compile_all(tmp_path / "csrc", tmp_path, "-O1")
 
     for kernels in KERNELS:
-        done = call(driver, CALLS, ALL_TYPES, kernels)
+        done = call(driver, CALLS // 2 if kernels in HALF_AS_OFTEN else CALLS, ALL_TYPES, kernels)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "calls agree with the definition" in done.stdout
 
@@ -233,10 +235,11 @@ def most_stack(kernel, ptx):
 @pytest.mark.skipif(NVCC is None, reason="there is no nvcc")
 @pytest.mark.parametrize(("source", "ptx"), COMPILED)
 def test_compiles_for_every_architecture_and_spills_within_bounds(source, ptx, tmp_path):
-    architectures = ARCHITECTURES[ptx] if source in FOR_ALL else FEW
-    codes = ",".join(f"sm_{architecture}" for architecture in architectures)
-    of_hopper = (source, ptx) == (STACKED, 90)
-    target = ["arch=compute_90a,code=sm_90a", "-DGKM_STACKS"] if of_hopper else [f"arch=compute_{ptx},code=[{codes}]"]
+    if source == STACKED and ptx == 90:
+        target = ["arch=compute_90a,code=sm_90a", "-DGKM_STACKS"]
+    else:
+        architectures = ARCHITECTURES[ptx] if source in FOR_ALL else FEW
+        target = [f"arch=compute_{ptx},code=[{','.join(f'sm_{architecture}' for architecture in architectures)}]"]
     told = compile_with(
         NVCC, "-std=c++17", "-O3", "-Werror=all-warnings", "-Xptxas=-v", '-DGKM_ARCHITECTURES="tested"',
         "-gencode", *target,

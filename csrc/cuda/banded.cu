@@ -22,9 +22,8 @@ void shape(Form& form) {
 
 bool serves(Form& form) {
   if (form.storage == Storage::f64 || form.reach() > kMostRadius || form.M >= 1 << 15) return false;
-  // Pixels of a plane, and tiles, are counted in 31 bits.
-  const auto is_large = [&](const Planes& planes) { return (form.H - 1) * planes.row + form.W >= INT32_MAX / 2; };
-  if (is_large(form.x) || is_large(form.y) || is_large(form.coeffs)) return false;
+  if (!has_small_planes(form)) return false;
+  // Tiles are counted in 31 bits too.
   if (form.B * form.C * (form.H / kRows + 1) * (form.W / kColumns + 1) > INT32_MAX / 2) return false;
   shape(form);
   if (form.parts == 0 || !has_plain_rows(form)) return false;

@@ -46,6 +46,14 @@ inline bool has_plain_rows(const Form& form) {
   return true;
 }
 
+// Whether the pixels of every plane are counted in 31 bits.
+inline bool has_small_planes(const Form& form) {
+  for (const Planes* planes : {&form.x, &form.y, &form.coeffs}) {
+    if ((form.H - 1) * planes->row + form.W >= INT32_MAX / 2) return false;
+  }
+  return true;
+}
+
 // Where the sample at any index of an axis of n comes from, -1 for a zero. Beyond what a kernel reaches, where tiles
 // stand out of the image, it is just one that exists.
 template <class I>

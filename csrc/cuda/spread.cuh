@@ -336,4 +336,16 @@ __global__ void __launch_bounds__(32 * kWarps, kBlocks) blur_adjoint(const __gri
   }
 }
 
+template <int TERMS>
+size_t shared_bytes(const Form& form) {
+  return windows_bytes<TERMS>(form) + Bank<TERMS>::bytes(form) + Order::bytes(form);
+}
+
+template <class S, int TERMS>
+int launch_in_terms(const Form& form, void* stream) {
+  const int64_t wanted = (Tile::count(form) + kWarps - 1) / kWarps;
+  const int64_t blocks = least(wanted, int64_t(multiprocessors()) * kBlocks);
+  return gkm::cuda::launch(blur_adjoint<S, TERMS>, blocks, 32 * kWarps, shared_bytes<TERMS>(form), stream, form);
+}
+
 }  // namespace gkm::cuda::spread

@@ -20,9 +20,8 @@ bool serves(Form& form) {
   if (form.storage == Storage::f64 || form.reach() > banded::kMostRadius || !has_plain_rows(form)) return false;
   if (form.mixed() || form.channel_banks || form.channel_coeffs) return false;
   if (adds_colours ? form.C != kColours : form.C % kColours != 0) return false;
-  // Pixels of a plane, tiles, and what maps lie apart are counted in 31 or 32 bits.
-  const auto is_large = [&](const Planes& planes) { return (form.H - 1) * planes.row + form.W >= INT32_MAX / 2; };
-  if (is_large(form.x) || is_large(form.y) || is_large(form.coeffs)) return false;
+  if (!has_small_planes(form)) return false;
+  // Tiles, and what maps lie apart, are counted in 31 and 32 bits.
   if (form.B * form.C * (form.H / kRows + 1) * (form.W / kColumns + 1) > INT32_MAX / 2) return false;
   if (form.coeffs.map < 0 || form.coeffs.map > UINT32_MAX) return false;
   form.parts = kParts;
