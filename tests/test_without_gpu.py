@@ -41,7 +41,7 @@ MOST_REGISTERS = 255
 NVCC = shutil.which("nvcc")
 
 # How many of its calls the driver makes, of all kinds in turn.
-CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 25, 400
+CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 25, 1600
 # Theirs are of many products, which take a processor long.
 HALF_AS_OFTEN = ("stacked", "spread")
 ALL_TYPES, FLOAT32, BFLOAT16 = -1, 0, 2

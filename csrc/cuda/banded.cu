@@ -29,9 +29,11 @@ bool serves(Form& form) {
   if (form.parts == 0 || !has_plain_rows(form)) return false;
   const bool adds_colours = form.mixed() || (form.target == Target::correlate && !form.channel_coeffs);
   switch (form.target) {
+    case Target::blur_adjoint:
+      if (!form.mixed()) return false;
+      [[fallthrough]];
     case Target::blur:
     case Target::correlate:
-    case Target::blur_adjoint:
       return !adds_colours || (form.C <= kColours && form.O <= kColours && !(form.mixed() && form.channel_coeffs));
     case Target::grad_mix:
       return form.C <= kColours && form.O <= kColours;

@@ -1,4 +1,5 @@
-// blur_adjoint on matrix units; what it shares with the other ops is in banded.cuh.
+// blur_adjoint with a mix on matrix units; what it shares with the other ops is in banded.cuh. Without one, spread.cuh is
+// faster, and takes from here what is done tap by tap.
 //
 // x_c = sum_m T_m^T (coeffs_m * sum_o mix_m[o, c] y_o) is gathered: kernel by kernel a block fills the windows of its
 // tile with weighed pixels, and its warps, one for each part of the tile and colour, multiply them by the transposed
@@ -79,7 +80,7 @@ struct Place {
 };
 
 // y around a tile, and windows of it weighed by map after map.
-template <class S, int TERMS, bool MIXED>
+template <class S, int TERMS>
 struct Weighing {
   using Kernel = typename Bank<TERMS>::Kernel;
   static constexpr int kAhead = 3;  // fours of coefficients that a thread asks for before their turn
@@ -99,16 +100,14 @@ struct Weighing {
         images(reinterpret_cast<S*>(memory + Windows<TERMS>::bytes(f))),
         reflects(f.padding == Padding::reflect && b.symmetric) {}
 
-  __host__ __device__ static size_t bytes(const Form& form) {
-    return size_t(form.mixed() ? form.O : planes_of(form)) * pixels_of(form) * sizeof(S);
-  }
+  __host__ __device__ static size_t bytes(const Form& form) { return size_t(form.O) * pixels_of(form) * sizeof(S); }
 
-  // Brings in y around a tile: the planes of its colours, or all for a mix.
+  // Brings in y around a tile.
   __device__ __forceinline__ void stage(const Area& area) const {
     const Place place(form, area, kMostMargin, reflects);
     const bool even = is_even<S>(form.y, 4);
-    for (int o = 0; o < (MIXED ? int(form.O) : area.colours); ++o) {
-      const S* const plane = plane_of<S>(form.y, area.b, 0, area.first + o);
+    for (int o = 0; o < int(form.O); ++o) {
+      const S* const plane = plane_of<S>(form.y, area.b, 0, o);
       for (Fours at(area, kMostBlocks); at.are_left(); at.advance()) {
         const int row = place.row(at.row), column = place.left + at.column;
         *reinterpret_cast<Four<S>*>(images + o * pixels_of(form) + at.row * kWidth + at.column) =
@@ -132,13 +131,11 @@ struct Weighing {
   __device__ __forceinline__ void fill(const Area& area, Kernel kernel, Findings& findings) const {
     const Place place(form, area, margin_of(kernel.blocks), reflects);
     float shares[kColours][kColours];
-    if constexpr (MIXED) {
 #pragma unroll
-      for (int c = 0; c < kColours; ++c) {
+    for (int c = 0; c < kColours; ++c) {
 #pragma unroll
-        for (int o = 0; o < kColours; ++o) {
-          shares[c][o] = c < form.C && o < form.O ? bank.mix[(kernel.m * form.O + o) * form.C + c] : 0.0f;
-        }
+      for (int o = 0; o < kColours; ++o) {
+        shares[c][o] = c < form.C && o < form.O ? bank.mix[(kernel.m * form.O + o) * form.C + c] : 0.0f;
       }
     }
     const int inset = kMostMargin - margin_of(kernel.blocks);
@@ -177,7 +174,7 @@ struct Weighing {
     Numbers y[kColours] = {};
 #pragma unroll
     for (int o = 0; o < kColours; ++o) {
-      if (o < (MIXED ? int(form.O) : area.colours)) {
+      if (o < int(form.O)) {
         y[o] = numbers_of<S>(*reinterpret_cast<const Four<S>*>(pixels + o * pixels_of(form)));
       }
     }
@@ -193,12 +190,9 @@ struct Weighing {
       Numbers numbers;
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        float weight = y[c].at[i];
-        if constexpr (MIXED) {
-          weight = shares[c][0] * y[0].at[i];
+        float weight = shares[c][0] * y[0].at[i];
 #pragma unroll
-          for (int o = 1; o < kColours; ++o) weight += shares[c][o] * y[o].at[i];
-        }
+        for (int o = 1; o < kColours; ++o) weight += shares[c][o] * y[o].at[i];
         numbers.at[i] = coeffs.at[i] * weight;
       }
       findings.note(c, numbers);
@@ -227,8 +221,8 @@ __device__ __attribute__((noinline)) void write_by_taps(const Form& form, int b,
 }
 
 // The sums on a tile, scaled; returns what has been found.
-template <bool WHOLE, class S, int TERMS, bool MIXED>
-__device__ __forceinline__ Findings sum_up(Weighing<S, TERMS, MIXED>& weighing, const Area& area, const Part& part, int c,
+template <bool WHOLE, class S, int TERMS>
+__device__ __forceinline__ Findings sum_up(Weighing<S, TERMS>& weighing, const Area& area, const Part& part, int c,
                                            Results& sums) {
   const Bank<TERMS>& bank = weighing.bank;
   const int kernels = int(weighing.form.M);
@@ -268,12 +262,12 @@ __device__ __forceinline__ Findings sum_up(Weighing<S, TERMS, MIXED>& weighing, 
   return findings;
 }
 
-template <class S, int TERMS, bool MIXED>
+template <class S, int TERMS>
 __global__ void __launch_bounds__(32 * kSpreadWarps, 1) blur_adjoint(const __grid_constant__ Form form) {
   unsigned char* const memory = block_memory();
   unsigned char* const images = memory + Windows<TERMS>::bytes(form);
-  const Bank<TERMS> bank(form, true, images + Weighing<S, TERMS, MIXED>::bytes(form), memory);
-  Weighing<S, TERMS, MIXED> weighing(form, bank, memory);
+  const Bank<TERMS> bank(form, true, images + Weighing<S, TERMS>::bytes(form), memory);
+  Weighing<S, TERMS> weighing(form, bank, memory);
   const Lane lane;
   const int c = threadIdx.x / 32 / form.parts;
   for (int index = blockIdx.x; index < Area::count(form); index += gridDim.x) {

@@ -31,7 +31,7 @@ size_t shared_bytes_in_terms(const Form& form) {
   if (form.target == Target::grad_mix) bytes += size_t(form.parts) * form.M * form.O * form.C * sizeof(float);
   if (!spreads(form)) return bytes;
   const bool wide = form.storage == Storage::f32;
-  return bytes + (wide ? Weighing<float, TERMS, false>::bytes(form) : Weighing<bf16, TERMS, false>::bytes(form));
+  return bytes + (wide ? Weighing<float, TERMS>::bytes(form) : Weighing<bf16, TERMS>::bytes(form));
 }
 
 inline size_t shared_bytes(const Form& form) {
@@ -50,7 +50,7 @@ int launch_in_terms(const Form& form, void* stream) {
     case Target::blur:
       return start(form.mixed() ? blur<S, TERMS, true> : blur<S, TERMS, false>);
     case Target::blur_adjoint:
-      return start(form.mixed() ? blur_adjoint<S, TERMS, true> : blur_adjoint<S, TERMS, false>);
+      return start(blur_adjoint<S, TERMS>);
     case Target::correlate:
       return start(form.mixed() ? correlate<S, TERMS, true> : correlate<S, TERMS, false>);
     case Target::grad_mix: {
