@@ -63,13 +63,12 @@ size_t workspace_bytes(const Form& form) {
 
 int launch(const Form& form, void* stream) {
   if (form.target == Target::grad_taps_w) return launch(transposed(form), stream);
+  const auto wants = [&](Kernels kernels) { return form.kernels == kernels || form.kernels == Kernels::best; };
   const bool composes = form.kernels == Kernels::composed || (form.kernels == Kernels::best && composed::pays(form));
   if (composes && composed::serves(form)) return composed::launch(form, stream);
   Form shaped = form;
-  const bool stacks = form.kernels == Kernels::stacked || form.kernels == Kernels::best;
-  if (stacks && stacked::serves(shaped)) return stacked::launch(shaped, stream);
-  const bool spreads = form.kernels == Kernels::spread || form.kernels == Kernels::best;
-  if (spreads && spread::serves(form)) return spread::launch(form, stream);
+  if (wants(Kernels::stacked) && stacked::serves(shaped)) return stacked::launch(shaped, stream);
+  if (wants(Kernels::spread) && spread::serves(form)) return spread::launch(form, stream);
   if (form.kernels != Kernels::generic && banded::serves(shaped)) return launch_banded(shaped, stream);
   return launch_for_any_bank(form, stream);
 }

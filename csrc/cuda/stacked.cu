@@ -16,7 +16,7 @@ int launch_in_terms(const Form& form, void* stream) {
 
 bool serves(Form& form) {
   const bool adds_colours = form.target == Target::correlate;
-  if (!has_stacks() || (form.target != Target::blur && !adds_colours)) return false;
+  if (form.target != Target::blur && !adds_colours) return false;
   if (form.storage == Storage::f64 || form.reach() > banded::kMostRadius || !has_plain_rows(form)) return false;
   if (form.mixed() || form.channel_banks || form.channel_coeffs) return false;
   if (adds_colours ? form.C != kColours : form.C % kColours != 0) return false;
@@ -25,7 +25,8 @@ bool serves(Form& form) {
   if (form.B * form.C * (form.H / kRows + 1) * (form.W / kColumns + 1) > INT32_MAX / 2) return false;
   if (form.coeffs.map < 0 || form.coeffs.map > UINT32_MAX) return false;
   form.parts = kParts;
-  return Memory<float, 2>::bytes(form) <= shared_bytes_of_a_block();
+  // The device is asked last.
+  return has_stacks() && Memory<float, 2>::bytes(form) <= shared_bytes_of_a_block();
 }
 
 int launch(const Form& form, void* stream) {

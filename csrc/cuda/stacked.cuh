@@ -445,8 +445,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<TERMS>) blur(const __grid_co
     const Lane lane;
     const int warp = threadIdx.x / 32, tiles = int(Area::count(form));
     int exchange = 0;
-    const int blocks = gridDim.x;
-    for (int i = blockIdx.x; i < Share::count(tiles, blocks); i += blocks) {
+    const int blocks = gridDim.x, shares = Share::count(tiles, blocks);
+    for (int i = blockIdx.x; i < shares; i += blocks) {
       const Share share(i, tiles, blocks);
       const Area area(form, share.tile);
       Coefficients<S> coeffs(form, turns, area, share, memory.coeffs);
@@ -498,8 +498,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<TERMS>) correlate(const __gr
     const Lane lane;
     const int tiles = int(Area::count(form));
     const bool even = is_even<S>(form.y, 2);
-    const int blocks = gridDim.x;
-    for (int i = blockIdx.x; i < Share::count(tiles, blocks); i += blocks) {
+    const int blocks = gridDim.x, shares = Share::count(tiles, blocks);
+    for (int i = blockIdx.x; i < shares; i += blocks) {
       const Share share(i, tiles, blocks);
       const Area area(form, share.tile);
       stacking.fill(area);
