@@ -157,6 +157,9 @@ FAULTS = {
     "what is beside the image weighed": of_spread("column < 0 || column >= form.W) {", "column >= form.W", "false"),
     "pixels in another order": of_spread("4 * step + i / 2 * 2 -", "4 * step", "4 - 4 * step"),
     "small terms of single warps left out": of_spread("b = which == 1 ? 1 : 0;", "which == 1", "which < 0"),
+    "parts of a bank not awaited": of_spread(f"{BARRIER}  // all parts' sums", BARRIER),
+    "what another part could not do": of_spread("by_taps |= found[kTiles * 32].x != 0;"),
+    "a part's last kernel left out": of_spread("narrow * (part + 1) / parts) &&", "(part + 1)", "part"),
     "part of another row": of_banded("banded.cuh", "top(area.top + row)", "area.top + row", "area.top"),
 }
 

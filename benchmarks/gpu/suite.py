@@ -173,7 +173,7 @@ def field(case: Case, precision: str, device: torch.device) -> list[Contender]:
         ours += [
             replace(_by(c, "cuda", kernels), family="variant")
             for c in others_of_ours
-            for kernels in ("banded", "composed")
+            for kernels in ("banded", "composed", "stacked")
         ]
     if not case.others:
         return ours
@@ -196,7 +196,7 @@ def _ours(device: torch.device) -> list[str]:
 
 
 def _by(contender: Contender, backend: str, kernels: str = "") -> Contender:
-    """One of ours by one of our backends, and by CUDA kernels that would not serve by themselves."""
+    """One of ours by one of our backends, and by CUDA kernels whether they would serve by themselves or not."""
 
     def prepare(problem: Problem, threads: int) -> Run:
         run = contender.prepare(problem, threads)

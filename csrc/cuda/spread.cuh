@@ -1,4 +1,4 @@
-// blur_adjoint on matrix units, a warp by itself: no memory but the bank is shared, and nothing waits for other warps.
+// blur_adjoint on matrix units, a warp by itself: no memory but the bank is shared, and no kernel waits for other warps.
 //
 // x_c = sum_m T_m^T (coeffs_m y_c) is gathered: for every kernel a warp makes the window of weighed pixels around its tile,
 // and multiplies it by the transposed bands. It makes the products' transpose, (A_w^T W^T) A_h, so that pixels of a row are
@@ -12,7 +12,8 @@
 //   registers  the window's coefficients; columns of the first product; 16 sums, 16 results
 //
 // All kernels' windows have one scale, a power of two: where weighed pixels leave its range it changes, and with it what has
-// been summed.
+// been summed. Where there are fewer tiles than places for warps, several of a block share the kernels of a tile, and wait
+// for each other's sums once.
 // Numbers: for the published bank 3 to 5 weighed pixels a pixel, kernel and colour; 32 x 16 pixels of a colour take, in one
 // term, 18 x 16 + 4 x 29 products of 16 x 8 x 16 and 18 x 4 + 4 x 4 of 16 x 8 x 8.
 //
@@ -113,19 +114,24 @@ struct Spreading {
   const Order order;
   float4* const y;  // [kFours, 32 lanes] of the window, a lane's own
   const bool reflects;
-  float lift;        // of the weighed pixels; zero before it is known
-  uint32_t largest;  // magnitude of those that have been met
-  Results sums;      // scaled: of columns g and g + 8, rows t and t + 1 of each eight
+  float lift = 0;        // of the weighed pixels; zero before it is known
+  uint32_t largest = 0;  // magnitude of those that have been met
+  Results sums = {};     // scaled: of columns g and g + 8, rows t and t + 1 of each eight
 
   __device__ Spreading(const Form& f, const Bank<TERMS>& b, const Order& o, float4* memory)
       : form(f), bank(b), order(o), y(memory), reflects(f.padding == Padding::reflect && b.symmetric) {}
 
-  // Whether matrix units could.
-  __device__ bool sum_up(const Tile& tile) {
+  // Whether matrix units could. Of narrow and wide kernels each it takes one of so many parts, of which those that round
+  // down for the ones round up for the others.
+  __device__ bool sum_up(const Tile& tile, int part, int parts) {
     lift = 0, largest = 0, sums = {};
-    const int narrow = order.kernels[form.M], all = int(form.M);
-    return bank.usable && add<3>(tile, 0, narrow) && add<4>(tile, narrow, all);
+    const int narrow = order.kernels[form.M], wide = int(form.M) - narrow;
+    return bank.usable && add<3>(tile, narrow * part / parts, narrow * (part + 1) / parts) &&
+           add<4>(tile, narrow + (wide * part + parts - 1) / parts, narrow + (wide * (part + 1) + parts - 1) / parts);
   }
+
+  // What brings its sums back to scale; there are none where it had no kernel.
+  __device__ float inverse() const { return lift == 0 ? 0.0f : inverse_of(lift) / (bank.scale * bank.scale); }
 
  private:
   // A lane's pixels of the window: neighbours in every eighth row.
@@ -304,27 +310,47 @@ __host__ __device__ size_t windows_bytes(const Form& form) {
   return most(size_t(kWarps * kMostFours * 32) * sizeof(float4), (Bank<TERMS>::scratch_bytes(form) + 15) / 16 * 16);
 }
 
+// Has a tile's first warp add up what its others have found, in their order, each in its window, and tells it whether any
+// could not. Once for a block: there are parts only where no block has more to do.
+__device__ inline bool gather(float4* window, int part, int parts, bool by_taps, Results& sums) {
+  if (part > 0) {
+    each_result([&](int n, int p) { (&window[n * 32].x)[p] = sums.at[n][p]; });
+    window[kTiles * 32].x = by_taps;
+  }
+  __syncthreads();  // all parts' sums are there
+  for (int other = 1; part == 0 && other < parts; ++other) {
+    const float4* const found = window + other * kMostFours * 32;
+    each_result([&](int n, int p) { sums.at[n][p] += (&found[n * 32].x)[p]; });
+    by_taps |= found[kTiles * 32].x != 0;
+  }
+  return by_taps;
+}
+
 template <class S, int TERMS>
-__global__ void __launch_bounds__(32 * kWarps, kBlocks) blur_adjoint(const __grid_constant__ Form form) {
+__global__ void __launch_bounds__(32 * kWarps, kBlocks) blur_adjoint(const __grid_constant__ Form form, int parts) {
   unsigned char *const windows = block_memory(), *const memory = windows + windows_bytes<TERMS>(form);
   const Order order{reinterpret_cast<int*>(memory + Bank<TERMS>::bytes(form))};
   const Bank<TERMS> bank(form, true, memory, windows);
   if (threadIdx.x == 0) order.make(form);
   __syncthreads();  // the bank and the order are there
   const Lane lane;
-  const int tiles = int(Tile::count(form)), warp = threadIdx.x / 32;
+  const int tiles = int(Tile::count(form)), warp = threadIdx.x / 32, part = warp % parts, at_once = kWarps / parts;
   float4* const window = reinterpret_cast<float4*>(windows) + warp * kMostFours * 32 + threadIdx.x % 32;
   Spreading<S, TERMS> spreading(form, bank, order, window);
-  for (int i = int(blockIdx.x) * kWarps + warp; i < tiles; i += int(gridDim.x) * kWarps) {
+  for (int first = int(blockIdx.x) * at_once; first < tiles; first += int(gridDim.x) * at_once) {
+    const int i = first + warp / parts;
     const Tile tile(form, i);
-    const bool by_taps = !spreading.sum_up(tile);
+    bool by_taps = i < tiles && !spreading.sum_up(tile, part, parts);
+    const float inverse = spreading.inverse();
+    each_result([&](int n, int p) { spreading.sums.at[n][p] *= inverse; });
+    if (parts > 1) by_taps = gather(window, part, parts, by_taps, spreading.sums);
+    if (i >= tiles || part > 0) continue;
     if (!by_taps) {
-      const float inverse = inverse_of(spreading.lift) / (bank.scale * bank.scale);
       S* const out = static_cast<S*>(form.out) + (tile.b * form.C + tile.c) * form.H * form.W;
       each_result([&](int n, int p) {
         const int row = tile.top + n * kBlock + lane.t + p % 2, column = tile.left + lane.g + p / 2 * kBlock;
         if (row >= form.H || column >= form.W) return;
-        float sum = spreading.sums.at[n][p] * inverse;
+        float sum = spreading.sums.at[n][p];
         if (spreading.reflects) sum *= at_edge(row, int(form.H), 0.5f) * at_edge(column, int(form.W), 0.5f);
         out[row * form.W + column] = narrowed<S>(sum);
       });
@@ -343,9 +369,11 @@ size_t shared_bytes(const Form& form) {
 
 template <class S, int TERMS>
 int launch_in_terms(const Form& form, void* stream) {
-  const int64_t wanted = (Tile::count(form) + kWarps - 1) / kWarps;
-  const int64_t blocks = least(wanted, int64_t(multiprocessors()) * kBlocks);
-  return gkm::cuda::launch(blur_adjoint<S, TERMS>, blocks, 32 * kWarps, shared_bytes<TERMS>(form), stream, form);
+  const int64_t tiles = Tile::count(form), most_blocks = int64_t(multiprocessors()) * kBlocks;
+  int parts = kWarps;
+  while (kWarps % parts != 0 || (parts > 1 && tiles * parts > most_blocks * kWarps)) --parts;
+  const int64_t blocks = least((tiles * parts + kWarps - 1) / kWarps, most_blocks);
+  return gkm::cuda::launch(blur_adjoint<S, TERMS>, blocks, 32 * kWarps, shared_bytes<TERMS>(form), stream, form, parts);
 }
 
 }  // namespace gkm::cuda::spread
