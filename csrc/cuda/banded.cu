@@ -12,7 +12,7 @@ void shape(Form& form) {
   for (int parts = most; parts > 0; parts = parts == 1 ? 0 : (parts + 1) / 2) {
     Form with = form;
     with.parts = parts;
-    if (shared_bytes(with) > shared_bytes_of_a_block()) continue;
+    if (with_kind(with, [&](auto kind) { return shared_bytes(kind, with); }) > shared_bytes_of_a_block()) continue;
     form.parts = parts;
     if (Area::count(form) >= int64_t(multiprocessors()) * blocks_at_once(form)) return;
   }

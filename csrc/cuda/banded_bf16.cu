@@ -2,6 +2,6 @@
 
 namespace gkm::cuda::banded {
 
-int launch_bf16(const Form& form, void* stream) { return launch_in_terms<bf16, 1>(form, stream); }
+template int launch(Kind<bf16, 1> kind, const Form& form, void* stream);
 
 }  // namespace gkm::cuda::banded

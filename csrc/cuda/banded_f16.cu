@@ -2,6 +2,6 @@
 
 namespace gkm::cuda::banded {
 
-int launch_f16(const Form& form, void* stream) { return launch_in_terms<f16, 2>(form, stream); }
+template int launch(Kind<f16, 2> kind, const Form& form, void* stream);
 
 }  // namespace gkm::cuda::banded

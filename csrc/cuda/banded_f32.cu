@@ -2,6 +2,6 @@
 
 namespace gkm::cuda::banded {
 
-int launch_f32(const Form& form, void* stream) { return launch_in_terms<float, 2>(form, stream); }
+template int launch(Kind<float, 2> kind, const Form& form, void* stream);
 
 }  // namespace gkm::cuda::banded

@@ -2,6 +2,6 @@
 
 namespace gkm::cuda::banded {
 
-int launch_f32_single(const Form& form, void* stream) { return launch_in_terms<float, 1>(form, stream); }
+template int launch(Kind<float, 1> kind, const Form& form, void* stream);
 
 }  // namespace gkm::cuda::banded

@@ -1,15 +1,10 @@
-// Starts the kernels on matrix units, in one storage type: the files banded_*.cu make one each.
+// Starts the kernels on matrix units, of one kind: the files banded_*.cu make one each, to be compiled at a time.
 #pragma once
 
 #include "banded_adjoint.cuh"
 #include "banded_gather.cuh"
 
 namespace gkm::cuda::banded {
-
-// In so many terms numbers are as exact as is asked for.
-inline int terms_of(const Form& form) {
-  return form.storage == Storage::bf16 || (form.storage == Storage::f32 && form.single) ? 1 : 2;
-}
 
 inline bool spreads(const Form& form) { return form.target == Target::blur_adjoint; }
 
@@ -25,26 +20,20 @@ inline int blocks_at_once(const Form& form) {
   return (spreads(form) ? kSpreadWarps : kGatherBlocks * kGatherWarps) / warps_of(form);
 }
 
-template <int TERMS>
-size_t shared_bytes_in_terms(const Form& form) {
+template <class S, int TERMS>
+size_t shared_bytes(Kind<S, TERMS>, const Form& form) {
   size_t bytes = Windows<TERMS>::bytes(form) + Bank<TERMS>::bytes(form);
   if (form.target == Target::grad_mix) bytes += size_t(form.parts) * form.M * form.O * form.C * sizeof(float);
-  if (!spreads(form)) return bytes;
-  const bool wide = form.storage == Storage::f32;
-  return bytes + (wide ? Weighing<float, TERMS>::bytes(form) : Weighing<bf16, TERMS>::bytes(form));
-}
-
-inline size_t shared_bytes(const Form& form) {
-  return terms_of(form) == 2 ? shared_bytes_in_terms<2>(form) : shared_bytes_in_terms<1>(form);
+  return spreads(form) ? bytes + Weighing<S, TERMS>::bytes(form) : bytes;
 }
 
 template <class S, int TERMS>
-int launch_in_terms(const Form& form, void* stream) {
-  const size_t shared = shared_bytes(form);
+int launch(Kind<S, TERMS> kind, const Form& form, void* stream) {
+  const size_t shared = shared_bytes(kind, form);
   const int threads = 32 * warps_of(form);
   const auto start = [&](void (*kernel)(Form)) {
     const int64_t blocks = least(Area::count(form), int64_t(multiprocessors()) * blocks_at_once(form));
-    return launch(kernel, blocks, threads, shared, stream, form);
+    return gkm::cuda::launch(kernel, blocks, threads, shared, stream, form);
   };
   switch (form.target) {
     case Target::blur:
@@ -54,7 +43,7 @@ int launch_in_terms(const Form& form, void* stream) {
     case Target::correlate:
       return start(form.mixed() ? correlate<S, TERMS, true> : correlate<S, TERMS, false>);
     case Target::grad_mix: {
-      const int error = launch(grad_mix<S, TERMS>, slabs_of(form), threads, shared, stream, form);
+      const int error = gkm::cuda::launch(grad_mix<S, TERMS>, slabs_of(form), threads, shared, stream, form);
       return error != 0 ? error : start_adding_slabs<float>(form, stream);
     }
     default:

@@ -1,7 +1,7 @@
 // The kernels on matrix units: what launch.cu asks of them.
 #pragma once
 
-#include "form.h"
+#include "kinds.cuh"
 
 namespace gkm::cuda::banded {
 
@@ -11,10 +11,8 @@ constexpr int kMostRadius = 12;  // of a band of four blocks
 // Whether they can make a call on the current device. Puts into the form how many parts a block's tile is to have.
 bool serves(Form& form);
 
-// Starts a call in one storage type, on a stream. Returns CUDA's error code, 0 for none.
-int launch_f32(const Form& form, void* stream);
-int launch_f32_single(const Form& form, void* stream);
-int launch_bf16(const Form& form, void* stream);
-int launch_f16(const Form& form, void* stream);
+// Starts a call of one kind on a stream. Returns CUDA's error code, 0 for none.
+template <class S, int TERMS>
+int launch(Kind<S, TERMS> kind, const Form& form, void* stream);
 
 }  // namespace gkm::cuda::banded

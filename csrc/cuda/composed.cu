@@ -1,5 +1,6 @@
 // Which calls the kernels that compose each pixel's own serve, and how they are started.
 #include "composed.cuh"
+#include "kinds.cuh"
 
 namespace gkm::cuda::composed {
 namespace {
@@ -35,16 +36,7 @@ bool pays(const Form& form) {
 }
 
 int launch(const Form& form, void* stream) {
-  switch (form.storage) {
-    case Storage::f32:
-      return launch_in<float>(form, stream);
-    case Storage::bf16:
-      return launch_in<bf16>(form, stream);
-    case Storage::f16:
-      return launch_in<f16>(form, stream);
-    default:
-      return kInvalidValue;
-  }
+  return with_kind(form, [&](auto kind) { return launch_in<typename decltype(kind)::S>(form, stream); });
 }
 
 }  // namespace gkm::cuda::composed

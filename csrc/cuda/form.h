@@ -38,6 +38,12 @@ struct Form : Operands {
   GKM_HOST_DEVICE int64_t banks() const { return channel_banks ? C : 1; }
   GKM_HOST_DEVICE int64_t kernel(int64_t m, int64_t c) const { return channel_banks ? c * M + m : m; }
   GKM_HOST_DEVICE bool mixed() const { return mix.data != nullptr; }
+  // The radius of a kernel, the largest of all colours'; and of all kernels.
+  GKM_HOST_DEVICE int radius(int64_t m) const {
+    int largest = 0;
+    for (int64_t c = 0; c < banks(); ++c) largest = radii[kernel(m, c)] > largest ? radii[kernel(m, c)] : largest;
+    return largest;
+  }
   GKM_HOST_DEVICE int reach() const {
     int largest = 0;
     for (int64_t i = 0; i < banks() * M; ++i) largest = radii[i] > largest ? radii[i] : largest;

@@ -288,9 +288,8 @@ struct Bank {
     int length = 0;
     for (int part = 0; part < 2; ++part) {
       for (int m = 0; m < form.M; ++m) {
-        int radius = 0;
-        for (int c = 0; c < form.banks(); ++c) radius = most(radius, int(form.radii[form.kernel(m, c)]));
-        if (band_blocks(radius) % 2 == part) list[length++] = m | band_blocks(radius) << 16;
+        const int blocks = band_blocks(form.radius(m));
+        if (blocks % 2 == part) list[length++] = m | blocks << 16;
       }
       if (part == 0) list[form.M] = length;
     }

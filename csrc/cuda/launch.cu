@@ -40,19 +40,6 @@ int launch_for_any_bank(const Form& form, void* stream) {
   return kInvalidValue;
 }
 
-int launch_banded(const Form& form, void* stream) {
-  switch (form.storage) {
-    case Storage::f32:
-      return form.single ? banded::launch_f32_single(form, stream) : banded::launch_f32(form, stream);
-    case Storage::bf16:
-      return banded::launch_bf16(form, stream);
-    case Storage::f16:
-      return banded::launch_f16(form, stream);
-    default:
-      return kInvalidValue;
-  }
-}
-
 }  // namespace
 
 size_t workspace_bytes(const Form& form) {
@@ -64,12 +51,19 @@ size_t workspace_bytes(const Form& form) {
 int launch(const Form& form, void* stream) {
   if (form.target == Target::grad_taps_w) return launch(transposed(form), stream);
   const auto wants = [&](Kernels kernels) { return form.kernels == kernels || form.kernels == Kernels::best; };
-  const bool composes = form.kernels == Kernels::composed || (form.kernels == Kernels::best && composed::pays(form));
-  if (composes && composed::serves(form)) return composed::launch(form, stream);
+  if (wants(Kernels::composed) && composed::serves(form)) {
+    if (form.kernels == Kernels::composed || composed::pays(form)) return composed::launch(form, stream);
+  }
   Form shaped = form;
-  if (wants(Kernels::stacked) && stacked::serves(shaped)) return stacked::launch(shaped, stream);
-  if (wants(Kernels::spread) && spread::serves(form)) return spread::launch(form, stream);
-  if (form.kernels != Kernels::generic && banded::serves(shaped)) return launch_banded(shaped, stream);
+  if (wants(Kernels::stacked) && stacked::serves(shaped)) {
+    return with_kind(form, [&](auto kind) { return stacked::launch(kind, shaped, stream); });
+  }
+  if (wants(Kernels::spread) && spread::serves(form)) {
+    return with_kind(form, [&](auto kind) { return spread::launch(kind, form, stream); });
+  }
+  if (form.kernels != Kernels::generic && banded::serves(shaped)) {
+    return with_kind(form, [&](auto kind) { return banded::launch(kind, shaped, stream); });
+  }
   return launch_for_any_bank(form, stream);
 }
 

@@ -1,6 +1,5 @@
-// Which calls the kernel of single warps serves, and how it is started.
+// Which calls the kernel of single warps serves.
 #include "spread.cuh"
-#include "spread_launch.h"
 
 namespace gkm::cuda::spread {
 
@@ -12,18 +11,6 @@ bool serves(const Form& form) {
   if (Tile::count(form) > INT32_MAX / 2) return false;
   if (form.coeffs.map < 0 || form.coeffs.map > UINT32_MAX) return false;
   return shared_bytes<2>(form) <= shared_bytes_of_a_block();
-}
-
-int launch(const Form& form, void* stream) {
-  switch (form.storage) {
-    case Storage::f32:
-      return launch_f32(form, stream);
-    case Storage::bf16:
-    case Storage::f16:
-      return launch_narrow(form, stream);
-    default:
-      return kInvalidValue;
-  }
 }
 
 }  // namespace gkm::cuda::spread

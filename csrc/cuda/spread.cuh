@@ -22,6 +22,7 @@
 
 #include "banded_adjoint.cuh"
 #include "bands.cuh"
+#include "spread_launch.h"
 
 namespace gkm::cuda::spread {
 
@@ -76,9 +77,7 @@ struct Order {
     int length = 0;
     for (int wide = 0; wide < 2; ++wide) {
       for (int m = 0; m < form.M; ++m) {
-        int radius = 0;
-        for (int c = 0; c < form.banks(); ++c) radius = most(radius, int(form.radii[form.kernel(m, c)]));
-        if ((radius > kBlock) == (wide == 1)) kernels[length++] = m;
+        if ((form.radius(m) > kBlock) == (wide == 1)) kernels[length++] = m;
       }
       if (wide == 0) kernels[form.M] = length;
     }
@@ -368,7 +367,7 @@ size_t shared_bytes(const Form& form) {
 }
 
 template <class S, int TERMS>
-int launch_in_terms(const Form& form, void* stream) {
+int launch(Kind<S, TERMS>, const Form& form, void* stream) {
   const int64_t tiles = Tile::count(form), most_blocks = int64_t(multiprocessors()) * kBlocks;
   int parts = kWarps;
   while (kWarps % parts != 0 || (parts > 1 && tiles * parts > most_blocks * kWarps)) --parts;

@@ -1,10 +1,8 @@
 #include "spread.cuh"
-#include "spread_launch.h"
 
 namespace gkm::cuda::spread {
 
-int launch_f32(const Form& form, void* stream) {
-  return form.single ? launch_in_terms<float, 1>(form, stream) : launch_in_terms<float, 2>(form, stream);
-}
+template int launch(Kind<float, 1> kind, const Form& form, void* stream);
+template int launch(Kind<float, 2> kind, const Form& form, void* stream);
 
 }  // namespace gkm::cuda::spread

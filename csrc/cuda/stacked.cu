@@ -3,16 +3,6 @@
 #include "stacked_launch.h"
 
 namespace gkm::cuda::stacked {
-namespace {
-
-template <class S, int TERMS>
-int launch_in_terms(const Form& form, void* stream) {
-  const int64_t blocks = least(Area::count(form), int64_t(multiprocessors()) * kBlocks<TERMS>);
-  const auto kernel = form.target == Target::blur ? blur<S, TERMS> : correlate<S, TERMS>;
-  return gkm::cuda::launch(kernel, blocks, kThreads, Memory<S, TERMS>::bytes(form), stream, form);
-}
-
-}  // namespace
 
 bool serves(Form& form) {
   const bool adds_colours = form.target == Target::correlate;
@@ -29,17 +19,16 @@ bool serves(Form& form) {
   return has_stacks() && Memory<float, 2>::bytes(form) <= shared_bytes_of_a_block();
 }
 
-int launch(const Form& form, void* stream) {
-  switch (form.storage) {
-    case Storage::f32:
-      return form.single ? launch_in_terms<float, 1>(form, stream) : launch_in_terms<float, 2>(form, stream);
-    case Storage::bf16:
-      return launch_in_terms<bf16, 1>(form, stream);
-    case Storage::f16:
-      return launch_in_terms<f16, 2>(form, stream);
-    default:
-      return kInvalidValue;
-  }
+template <class S, int TERMS>
+int launch(Kind<S, TERMS>, const Form& form, void* stream) {
+  const int64_t blocks = least(Area::count(form), int64_t(multiprocessors()) * kBlocks<TERMS>);
+  const auto kernel = form.target == Target::blur ? blur<S, TERMS> : correlate<S, TERMS>;
+  return gkm::cuda::launch(kernel, blocks, kThreads, Memory<S, TERMS>::bytes(form), stream, form);
 }
+
+template int launch(Kind<float, 1> kind, const Form& form, void* stream);
+template int launch(Kind<float, 2> kind, const Form& form, void* stream);
+template int launch(Kind<bf16, 1> kind, const Form& form, void* stream);
+template int launch(Kind<f16, 2> kind, const Form& form, void* stream);
 
 }  // namespace gkm::cuda::stacked
