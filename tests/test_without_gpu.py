@@ -122,7 +122,7 @@ FAULTS = {
     "edge not doubled": of_banded("banded_adjoint.cuh", "place.height, 2.0f)", "2.0f", "1.0f"),
     "edge not halved": of_banded("banded_adjoint.cuh", "int(form.H), 0.5f)", "0.5f", "1.0f"),
     "pixels that the border folds onto left out": of_banded(
-        "banded_adjoint.cuh", "int(form.K / 2), form.padding, [&](int64_t) { folded", "int(form.K / 2)", "0"
+        "banded_adjoint.cuh", "reach, form.padding, [&](int64_t) { folded", "reach", "0"
     ),
     "small terms left out": of_banded(
         "fragments.cuh", "j = product == 1 ? 1 : 0;\n  const uint32_t left[4]", "product == 1", "product < 0"

@@ -25,21 +25,26 @@ bool serves(Form& form) {
   if (!has_small_planes(form)) return false;
   // Tiles are counted in 31 bits too.
   if (form.B * form.C * (form.H / kRows + 1) * (form.W / kColumns + 1) > INT32_MAX / 2) return false;
-  shape(form);
-  if (form.parts == 0 || !has_plain_rows(form)) return false;
-  const bool adds_colours = form.mixed() || (form.target == Target::correlate && !form.channel_coeffs);
+  if (!has_plain_rows(form) || (form.mixed() && form.channel_coeffs)) return false;
+  bool adds_colours = form.mixed();
   switch (form.target) {
+    case Target::blur:
+      break;
     case Target::blur_adjoint:
       if (!form.mixed()) return false;
-      [[fallthrough]];
-    case Target::blur:
+      break;
     case Target::correlate:
-      return !adds_colours || (form.C <= kColours && form.O <= kColours && !(form.mixed() && form.channel_coeffs));
+      adds_colours |= !form.channel_coeffs;
+      break;
     case Target::grad_mix:
-      return form.C <= kColours && form.O <= kColours;
+      adds_colours = true;
+      break;
     default:
       return false;
   }
+  if (adds_colours && (form.C > kColours || form.O > kColours)) return false;
+  shape(form);  // asks the device
+  return form.parts > 0;
 }
 
 }  // namespace gkm::cuda::banded

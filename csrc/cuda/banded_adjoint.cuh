@@ -194,10 +194,11 @@ struct Weighing {
 #pragma unroll
         for (int o = 1; o < kColours; ++o) weight += shares[c][o] * y[o].at[i];
         numbers.at[i] = coeffs.at[i] * weight;
+        if (!WHOLE) numbers.at[i] *= doubled.at[i];
       }
       findings.note(c, numbers);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) numbers.at[i] *= WHOLE ? lift[c] : lift[c] * doubled.at[i];
+      for (int i = 0; i < 4; ++i) numbers.at[i] *= lift[c];
       windows.put(c, at.row, at.column, numbers);
     }
   }
@@ -206,9 +207,10 @@ struct Weighing {
 // Has a warp write pixels of its tile tap by tap, all or those that the border folds others onto.
 template <class S, int ROWS = kRows, int COLUMNS = kColumns>
 __device__ __attribute__((noinline)) void write_by_taps(const Form& form, int b, int c, int top, int left, bool all) {
+  const int reach = form.reach();
   const auto is_folded_onto = [&](int i, int n) {
     bool folded = false;
-    each_folded(int64_t(i), int64_t(n), int(form.K / 2), form.padding, [&](int64_t) { folded = true; });
+    each_folded(int64_t(i), int64_t(n), reach, form.padding, [&](int64_t) { folded = true; });
     return folded;
   };
   for (int i = threadIdx.x % 32; i < ROWS * COLUMNS; i += 32) {

@@ -26,7 +26,7 @@ bool serves(const Form& form) {
   if (Tile::count(form) > INT32_MAX / 2) return false;
   const bool gathers = form.target == Target::blur || (form.target == Target::correlate && form.C <= kColours);
   return gathers && form.storage != Storage::f64 && !form.mixed() && !form.channel_banks && !form.channel_coeffs &&
-         form.taps_w.data == form.taps_h.data && has_plain_rows(form) && form.reach() <= kReach &&
+         form.taps_w == form.taps_h && has_plain_rows(form) && form.reach() <= kReach &&
          form.M <= kMostKernels && shared_bytes<float>(form) <= shared_bytes_of_a_block();
 }
 

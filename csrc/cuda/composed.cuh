@@ -414,8 +414,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
 #pragma unroll
       for (int k = 0; k < kPixels; ++k) {
         if (k >= pixels) continue;
-        // Infinite coefficients have made an infinite weight of the pixel itself.
-        const bool exact = !by_taps && is_finite(weights.at[0][k]);
+        // What is infinite, or has become so on the way, is added up as the formula has it.
+        const bool exact = !by_taps && is_finite(sums[k]);
         out[k * form.W] = narrowed<S>(exact ? sums[k] : weighed_by_taps<S>(form, index, k, c));
       }
       out += form.H * form.W;
@@ -459,8 +459,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
 #pragma unroll
       for (int k = 0; k < kPixels; ++k) {
         if (k >= pixels) continue;
-        // An infinite y has made an infinite sum of the pixel itself.
-        const bool exact = !by_taps && is_finite(weights.at[0][k]);
+        const bool exact = !by_taps && is_finite(sums[k]);
         out[(m * form.H + k) * form.W] = narrowed<S>(exact ? sums[k] : correlated_by_taps<S>(form, index, k, m));
       }
     });

@@ -46,8 +46,9 @@ inline bool has_plain_rows(const Form& form) {
   return true;
 }
 
-// Whether the pixels of every plane are counted in 31 bits.
+// Whether rows, columns and the pixels of every plane are counted in 31 bits.
 inline bool has_small_planes(const Form& form) {
+  if (form.H >= INT32_MAX / 2 || form.W >= INT32_MAX / 2) return false;
   for (const Planes* planes : {&form.x, &form.y, &form.coeffs}) {
     if ((form.H - 1) * planes->row + form.W >= INT32_MAX / 2) return false;
   }

@@ -20,6 +20,8 @@ constexpr int kMostRadius = 1024;
 struct Table {
   const void* data = nullptr;
   Storage storage = Storage::f32;
+
+  bool operator==(const Table& other) const { return data == other.data && storage == other.storage; }
 };
 
 // Which kernels are to serve a call where they can; where they cannot, others do.

@@ -200,8 +200,9 @@ int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t sh
   constexpr size_t kWithoutAsking = 48 * 1024;
   if (blocks > INT32_MAX) return cudaErrorInvalidConfiguration;
   if (shared_bytes > kWithoutAsking) {
-    const cudaError_t refused =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+    // As much as there is, whatever this call wants: another thread may be about to start the kernel with more.
+    const cudaError_t refused = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                     static_cast<int>(shared_bytes_of_a_block()));
     if (refused != cudaSuccess) return refused;
   }
   kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);

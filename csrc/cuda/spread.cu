@@ -10,7 +10,7 @@ bool serves(const Form& form) {
   // Tiles, and what maps lie apart, are counted in 31 and 32 bits.
   if (Tile::count(form) > INT32_MAX / 2) return false;
   if (form.coeffs.map < 0 || form.coeffs.map > UINT32_MAX) return false;
-  return shared_bytes<2>(form) <= shared_bytes_of_a_block();
+  return with_kind(form, [&](auto kind) { return warps_of(kind, form); }) > 0;
 }
 
 }  // namespace gkm::cuda::spread

@@ -1,4 +1,4 @@
-// blur_adjoint on matrix units, a warp by itself: no memory but the bank is shared, and no kernel waits for other warps.
+// blur_adjoint on matrix units, a warp by itself: but for the bank it shares nothing, and no kernel waits for other warps.
 //
 // x_c = sum_m T_m^T (coeffs_m y_c) is gathered: for every kernel a warp makes the window of weighed pixels around its tile,
 // and multiplies it by the transposed bands. It makes the products' transpose, (A_w^T W^T) A_h, so that pixels of a row are
@@ -12,8 +12,8 @@
 //   registers  the window's coefficients; columns of the first product; 16 sums, 16 results
 //
 // All kernels' windows have one scale, a power of two: where weighed pixels leave its range it changes, and with it what has
-// been summed. Where there are fewer tiles than places for warps, several of a block share the kernels of a tile, and wait
-// for each other's sums once.
+// been summed. Where there are fewer tiles than places for warps, several warps of a block have parts of a tile's kernels,
+// and the first waits for the others' sums once.
 // Numbers: for the published bank 3 to 5 weighed pixels a pixel, kernel and colour; 32 x 16 pixels of a colour take, in one
 // term, 18 x 16 + 4 x 29 products of 16 x 8 x 16 and 18 x 4 + 4 x 4 of 16 x 8 x 8.
 //
@@ -31,8 +31,8 @@ using namespace banded;
 constexpr int kTileRows = kTiles * kBlock;
 constexpr int kTileColumns = 2 * kBlock;
 
-constexpr int kWarps = 6;
-constexpr int kBlocks = 2;  // on a multiprocessor
+constexpr int kMostWarps = 6;  // of a block
+constexpr int kBlocks = 2;     // on a multiprocessor
 
 // The window of bands of so many blocks.
 template <int BLOCKS>
@@ -305,8 +305,8 @@ constexpr int kMostFours = Shape<4>::kFours;
 
 // Of the windows of a block's warps; its bank is made there before.
 template <int TERMS>
-__host__ __device__ size_t windows_bytes(const Form& form) {
-  return most(size_t(kWarps * kMostFours * 32) * sizeof(float4), (Bank<TERMS>::scratch_bytes(form) + 15) / 16 * 16);
+__host__ __device__ size_t windows_bytes(const Form& form, int warps) {
+  return most(size_t(warps * kMostFours * 32) * sizeof(float4), (Bank<TERMS>::scratch_bytes(form) + 15) / 16 * 16);
 }
 
 // Has a tile's first warp add up what its others have found, in their order, each in its window, and tells it whether any
@@ -326,14 +326,15 @@ __device__ inline bool gather(float4* window, int part, int parts, bool by_taps,
 }
 
 template <class S, int TERMS>
-__global__ void __launch_bounds__(32 * kWarps, kBlocks) blur_adjoint(const __grid_constant__ Form form, int parts) {
-  unsigned char *const windows = block_memory(), *const memory = windows + windows_bytes<TERMS>(form);
+__global__ void __launch_bounds__(32 * kMostWarps, kBlocks) blur_adjoint(const __grid_constant__ Form form, int parts) {
+  const int warps = blockDim.x / 32, warp = threadIdx.x / 32;
+  unsigned char *const windows = block_memory(), *const memory = windows + windows_bytes<TERMS>(form, warps);
   const Order order{reinterpret_cast<int*>(memory + Bank<TERMS>::bytes(form))};
   const Bank<TERMS> bank(form, true, memory, windows);
   if (threadIdx.x == 0) order.make(form);
   __syncthreads();  // the bank and the order are there
   const Lane lane;
-  const int tiles = int(Tile::count(form)), warp = threadIdx.x / 32, part = warp % parts, at_once = kWarps / parts;
+  const int tiles = int(Tile::count(form)), part = warp % parts, at_once = warps / parts;
   float4* const window = reinterpret_cast<float4*>(windows) + warp * kMostFours * 32 + threadIdx.x % 32;
   Spreading<S, TERMS> spreading(form, bank, order, window);
   for (int first = int(blockIdx.x) * at_once; first < tiles; first += int(gridDim.x) * at_once) {
@@ -362,17 +363,29 @@ __global__ void __launch_bounds__(32 * kWarps, kBlocks) blur_adjoint(const __gri
 }
 
 template <int TERMS>
-size_t shared_bytes(const Form& form) {
-  return windows_bytes<TERMS>(form) + Bank<TERMS>::bytes(form) + Order::bytes(form);
+size_t shared_bytes(const Form& form, int warps) {
+  return windows_bytes<TERMS>(form, warps) + Bank<TERMS>::bytes(form) + Order::bytes(form);
+}
+
+// How many warps of a block there is memory for.
+template <class S, int TERMS>
+int warps_of(Kind<S, TERMS>, const Form& form) {
+  for (int warps : {kMostWarps, 3, 2, 1}) {
+    if (shared_bytes<TERMS>(form, warps) <= shared_bytes_of_a_block()) return warps;
+  }
+  return 0;
 }
 
 template <class S, int TERMS>
-int launch(Kind<S, TERMS>, const Form& form, void* stream) {
+int launch(Kind<S, TERMS> kind, const Form& form, void* stream) {
   const int64_t tiles = Tile::count(form), most_blocks = int64_t(multiprocessors()) * kBlocks;
-  int parts = kWarps;
-  while (kWarps % parts != 0 || (parts > 1 && tiles * parts > most_blocks * kWarps)) --parts;
-  const int64_t blocks = least((tiles * parts + kWarps - 1) / kWarps, most_blocks);
-  return gkm::cuda::launch(blur_adjoint<S, TERMS>, blocks, 32 * kWarps, shared_bytes<TERMS>(form), stream, form, parts);
+  const int warps = warps_of(kind, form);
+  int parts = 1;  // of a tile's kernels
+  for (int of : {2, 3, 6}) {
+    if (warps % of == 0 && of <= form.M && tiles * of <= most_blocks * warps) parts = of;
+  }
+  const int64_t blocks = least((tiles * parts + warps - 1) / warps, most_blocks);
+  return gkm::cuda::launch(blur_adjoint<S, TERMS>, blocks, 32 * warps, shared_bytes<TERMS>(form, warps), stream, form, parts);
 }
 
 }  // namespace gkm::cuda::spread

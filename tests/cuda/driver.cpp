@@ -30,7 +30,8 @@ struct Way {
   Storage storage, parameters;
   Layout layout;
   gkm::shim::Order order;
-  int processors;  // which decide on the size of a block's tile
+  int processors;      // which decide on the size of a block's tile
+  size_t most_shared;  // and how much memory a block may have
   Kernels kernels;
 };
 
@@ -51,6 +52,7 @@ bool check(const Call& call, Target target, const Way& way, const std::vector<do
   form.workspace = workspace.data();
   gkm::shim::order = way.order;
   gkm::shim::processors = way.processors;
+  gkm::shim::most_shared = way.most_shared;
   if (gkm::cuda::launch(form, nullptr) != 0) {
     std::printf("target %d is refused\n", int(target));
     return false;
@@ -154,12 +156,13 @@ bool check_case(const Case& one, int64_t number, int64_t storage, Kernels kernel
   way.layout = Layout(std::max(number / 2 % 4 - 1, int64_t(0)));  // every second one contiguous
   way.order = gkm::shim::Order(number / 3 % 3);
   way.processors = number / 5 % 2 == 0 ? 1 : 16;
+  way.most_shared = (number / 7 % 2 == 0 ? 227 : 99) * 1024;
   way.kernels = kernels;
   return check(call, one.target, way, wanted(call, one.target));
 }
 
-// Whether an image gives the same bits alone as beside one of quite other numbers: what a block carries from one tile to
-// the next, and how large its tiles are, must not show.
+// Whether an image gives the same bits alone as beside one of quite other numbers, on a device that neither fills: what a
+// block carries from one tile to the next must not show.
 bool is_itself_in_every_batch(Target target, Kernels kernels) {
   constexpr int64_t H = 40, W = 80, M = 3, K = 21, kPixels = H * W, kImages = 2;
   std::vector<float> taps(M * K), image(kImages * 3 * kPixels), maps(kImages * M * kPixels);
@@ -181,13 +184,61 @@ bool is_itself_in_every_batch(Target target, Kernels kernels) {
     gkm::cuda::launch(form, nullptr);
     return out;
   };
-  gkm::shim::processors = 1;
+  gkm::shim::processors = 1, gkm::shim::most_shared = 227 * 1024;
   std::vector<float> alone = results(0, 1);
   const std::vector<float> other = results(1, 1);
   alone.insert(alone.end(), other.begin(), other.end());
   const bool same = alone == results(0, kImages);
   if (!same) std::printf("target %d: an image gives other bits in another batch\n", int(target));
   return same;
+}
+
+// Images and maps of one number each, but for one pixel of x, on the way to a finite result past what float16 or float32
+// holds.
+struct Extreme {
+  Target target;
+  std::vector<float> taps;
+  float x, pixel_of_x, y, coeffs;
+  bool mixed;  // by an identity
+};
+
+const Extreme kExtremes[] = {
+    {Target::blur_adjoint, {0, 0.99999994f, 0}, 0, 0, 1023.999f, 1, true},
+    {Target::blur_adjoint, {0, 0.99999994f, 0}, 0, 0, 1023.999f, 1, false},
+    {Target::correlate, {1e-6f, 0.25f, 0.5f, 0.25f, 1e-6f}, 1, 1e6f, 1e34f, 0, false},
+    {Target::blur, {2e3f, 0.25f, 0.5f, 0.25f, 2e3f}, 1e-6f, 1e-6f, 0, 1e32f, false},
+};
+
+// Whether kernels that are asked for find what those for any bank do, as far as a pixel beside one of a million times its
+// value is exact on matrix units.
+bool agrees_with_any_bank(const Extreme& extreme, Kernels kernels) {
+  constexpr int64_t H = 20, W = 40, C = 3, kPixels = H * W;
+  const int64_t K = int64_t(extreme.taps.size());
+  std::vector<float> x(C * kPixels, extreme.x), y(C * kPixels, extreme.y), coeffs(kPixels, extreme.coeffs), mix(C * C);
+  x[10 * W + 20] = extreme.pixel_of_x;
+  for (int64_t c = 0; c < C; ++c) mix[c * C + c] = 1;
+  const auto results = [&](Kernels by) {
+    Form form{};
+    form.target = extreme.target, form.padding = Padding::reflect, form.kernels = by;
+    form.B = form.M = 1, form.C = form.O = C, form.K = K, form.H = H, form.W = W;
+    if (extreme.target != Target::blur_adjoint) form.x = {x.data(), C * kPixels, 0, kPixels, W, 1};
+    if (extreme.target != Target::blur) form.y = {y.data(), C * kPixels, 0, kPixels, W, 1};
+    if (extreme.target != Target::correlate) form.coeffs = {coeffs.data(), kPixels, kPixels, 0, W, 1};
+    form.taps_w = form.taps_h = {extreme.taps.data(), Storage::f32};
+    if (extreme.mixed) form.mix = {mix.data(), Storage::f32};
+    form.radii[0] = uint16_t(K / 2);
+    std::vector<float> out((extreme.target == Target::correlate ? 1 : C) * kPixels);
+    form.out = out.data();
+    gkm::cuda::launch(form, nullptr);
+    return out;
+  };
+  const std::vector<float> got = results(kernels), want = results(Kernels::generic);
+  for (size_t i = 0; i < want.size(); ++i) {
+    if (std::isfinite(want[i]) ? std::abs(got[i] - want[i]) <= 1e-3f * std::abs(want[i]) : !std::isfinite(got[i])) continue;
+    std::printf("target %d: %g where kernels for any bank find %g\n", int(extreme.target), double(got[i]), double(want[i]));
+    return false;
+  }
+  return true;
 }
 
 }  // namespace
@@ -205,6 +256,9 @@ int main(int, char** arguments) {
   }
   for (Target target : {Target::blur, Target::blur_adjoint, Target::correlate}) {
     if (!is_itself_in_every_batch(target, kernels)) return 1;
+  }
+  for (const Extreme& extreme : kExtremes) {
+    if (!agrees_with_any_bank(extreme, kernels)) return 1;
   }
   std::printf("%d calls agree with the definition, of %d kinds\n", int(calls), int(cases.size()));
   return 0;
