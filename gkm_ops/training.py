@@ -141,13 +141,14 @@ def train(
             recorded is launched kernel by kernel then, after a warning.
         recompute: let the backward pass make activations again that are cheap to make: slower, in a fraction of the
             memory. Default: on the CPU, but not on a GPU.
-        save_every: steps between checkpoints.
+        save_every: steps between checkpoints; there is one after the first step, too.
         progress: show a bar.
 
     Returns:
         Whether the recipe was carried through to its end.
 
     Raises:
+        FileExistsError: ``run`` holds weights or a log, but no checkpoint.
         OSError: a file cannot be written; the last checkpoint stands.
         ValueError: a batch that the processes can't share evenly, a ``run`` that is a file, or holds another run
             or a damaged checkpoint, a save_every below 1, a graph where there can be none, or a loss that is no longer
@@ -193,8 +194,9 @@ def train(
 
             if steps is not None:
                 done = step / steps
-            save = done >= 1 or step % save_every == 0
-            if not (save or step == first + 1 or step % _LOOK_EVERY.get(device.type, 1) == 0):
+            # From the first step on the folder holds a checkpoint beside the log, so that it can be gone on with.
+            save = done >= 1 or step == first + 1 or step % save_every == 0
+            if not (save or step % _LOOK_EVERY.get(device.type, 1) == 0):
                 continue
             losses, stop, time_done = _agreed([loss for loss, *_ in unread], interrupted.is_set(), clock.done())
             if steps is None:
@@ -414,7 +416,7 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
     try:
         state = _checkpoint(content, run / CHECKPOINT)
     except ValueError as error:
-        raise ValueError(f"{error}; move it away to begin anew, or choose another folder") from error
+        raise ValueError(f"{error}; move it away, and {WEIGHTS} and {LOG}, to begin anew, or choose another folder") from error
     recorded = state["signature"]
     advice = "choose another folder, or the same recipe, net and data to go on"
     for name, wanted in signature.items():
@@ -433,7 +435,10 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
 
 
 def _of_first_process(run: Path) -> bytes | None:
-    """The checkpoint in the first process's folder, if there is one; the folder is made there. Its errors are all's."""
+    """The checkpoint in the first process's folder, if there is one; the folder is made there. Its errors are all's.
+
+    Without one, what a run would write over is somebody's.
+    """
     rank, world = _rank_and_world()
     found: list[bytes | Exception | None] = [None]
     if rank == 0:
@@ -443,6 +448,10 @@ def _of_first_process(run: Path) -> bytes | None:
             run.mkdir(parents=True, exist_ok=True)
             path = run / CHECKPOINT
             found = [path.read_bytes() if path.exists() else None]
+            others = [run / name for name in (WEIGHTS, LOG) if (run / name).exists()]
+            if found == [None] and others:
+                advice = "choose another folder, or move it away"
+                raise FileExistsError(f"{others[0]}: exists already, without a {CHECKPOINT} to go on from; {advice}")
         except (OSError, ValueError) as error:
             found = [error]
     if world > 1:
@@ -462,15 +471,23 @@ def _checkpoint(content: bytes, path: Path) -> dict[str, Any]:
 
 
 class _Log:
-    """One line of CSV a step; lines past the checkpoint that training goes on from are dropped."""
+    """One line of CSV a step; lines past the checkpoint that training goes on from are dropped.
+
+    That is done before the first line: a start that fails earlier leaves the file as it was.
+    """
 
     def __init__(self, path: Path, first: int) -> None:
-        kept = path.read_text().splitlines()[1 : first + 1] if first and path.exists() else []
-        with replacing(path) as file:
+        self.path, self.first, self.begun = path, first, False
+
+    def _begin(self) -> None:
+        kept = self.path.read_text().splitlines()[1 : self.first + 1] if self.first and self.path.exists() else []
+        with replacing(self.path) as file:
             file.write("".join(f"{line}\n" for line in (",".join(_COLUMNS), *kept)).encode())
-        self.path = path
+        self.begun = True
 
     def write(self, *values: Any) -> None:
+        if not self.begun:
+            self._begin()
         with naming(self.path), self.path.open("a", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(values)
 
