@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from gkm_ops.data.training_data import TrainingData
 from gkm_ops.files import naming, replacing
 from gkm_ops.nn.gkmnet import GKMNet, pyramid
 from gkm_ops.weights import save_weights, unpickled
+
+if TYPE_CHECKING:  # it wants Pillow
+    from gkm_ops.data.training_data import TrainingData
 
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "weights.safetensors", "log.csv"
 _COLUMNS = ("step", "epoch", "loss_kind", "loss", "learning_rate")
@@ -149,10 +151,11 @@ def train(
 
     Raises:
         FileExistsError: ``run`` holds weights or a log, but no checkpoint.
+        ImportError: tqdm is not installed, or, for the released loss after epoch 1000, torchmetrics.
         OSError: a file cannot be written; the last checkpoint stands.
         ValueError: a batch that the processes can't share evenly, a ``run`` that is a file, or holds another run
-            or a damaged checkpoint, a save_every below 1, a graph where there can be none, or a loss that is no longer
-            finite.
+            or a damaged checkpoint, a save_every below 1 or workers below 0, a graph where there can be none, or a
+            loss that is no longer finite.
         RuntimeError: a step that was to be a graph cannot be recorded.
     """
     began = time.monotonic()
@@ -160,10 +163,13 @@ def train(
     rank, world = _rank_and_world()
     if recipe.batch % world:
         raise ValueError(f"batch: got {recipe.batch}, wanted a multiple of {world}, the number of processes")
-    if save_every < 1:
-        raise ValueError(f"save_every: got {save_every}, wanted 1 or more")
+    for name, given, least in (("save_every", save_every, 1), ("workers", workers, 0)):
+        if given < least:
+            raise ValueError(f"{name}: got {given}, wanted {least} or more")
     if graph and (device.type != "cuda" or world > 1):
         raise ValueError(f"graph: got {world} process(es) on {device.type}, wanted one on cuda")
+    if recipe.loss == "released" and (recipe.minutes or recipe.epochs > _SSIM_FROM):
+        import torchmetrics.functional.image  # noqa: F401  a lack of it is told now, not at epoch 1000
     optimizer = optimizer_of(net, device, recipe.learning_rate, recipe.amp)
     signature = {**asdict(recipe), "crop": data.crop, "seed": data.seed, "samples": len(data)}
     signature |= {"synthetic_share": data.synthetic_share, "shuffle_colours": data.shuffle_colours}
@@ -416,7 +422,8 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
     try:
         state = _checkpoint(content, run / CHECKPOINT)
     except ValueError as error:
-        raise ValueError(f"{error}; move it away, and {WEIGHTS} and {LOG}, to begin anew, or choose another folder") from error
+        advice = f"move it away, and {WEIGHTS} and {LOG}, to begin anew, or choose another folder"
+        raise ValueError(f"{error}; {advice}") from error
     recorded = state["signature"]
     advice = "choose another folder, or the same recipe, net and data to go on"
     for name, wanted in signature.items():

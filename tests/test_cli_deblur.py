@@ -244,7 +244,7 @@ def test_arguments_that_do_not_parse(deblur, capsys, arguments, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("device", ["nonsense", "xpu"])
+@pytest.mark.parametrize("device", ["nonsense", "xpu", "hpu", "meta"])
 def test_a_device_that_is_not_there_is_named(deblur, capsys, device):
     photos.write("photo.png", photo())
     assert deblur("photo.png", "-o", "out.png", "--device", device) == 1
@@ -380,4 +380,44 @@ def test_the_module_is_the_command_line(tmp_path):
     command = [sys.executable, "-m", "gkm_ops", "deblur", "absent.png", "-o", "out.png", "--weights", "absent.pth"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
-    assert done.stderr == "gkm deblur: error: [Errno 2] No such file or directory: 'absent.pth'\n"
+    assert done.stderr == "gkm deblur: error: --weights: [Errno 2] No such file or directory: 'absent.pth'\n"
+
+
+BARE = """
+import sys
+
+sys.modules |= dict.fromkeys(["PIL", "cv2", "matplotlib", "tifffile", "torchmetrics", "tqdm"])
+from gkm_ops.cli import main
+
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extra"),
+    [
+        (["info"], None),
+        (["--help"], None),
+        (["deblur", "a.png", "-o", "b.png"], "photos"),
+        (["evaluate", "a"], "evaluate"),
+        (["fit", "a.png", "b.png", "-o", "c"], "evaluate"),
+        (["render", "a.png", "b.png", "-o", "c.png", "--aperture", "9", "--focus", "1"], "photos,video"),
+        (["train", "a", "-o", "b"], "train"),
+    ],
+)
+def test_the_bare_package_tells_what_a_command_lacks(tmp_path, arguments, extra):
+    command = [sys.executable, "-c", BARE, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    if extra is None:
+        assert (done.returncode, done.stderr) == (0, "")
+        return
+    assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+    assert f'pip install "gkm-ops[{extra}]" brings what' in done.stderr
+
+
+def test_an_interruption_is_no_traceback_wherever_it_comes(monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupt)
+    assert main(["info"]) == 130

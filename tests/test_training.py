@@ -413,6 +413,35 @@ def test_running_out_of_memory_is_told_with_what_takes_less(folder, tmp_path, ca
     assert "gkm train: CUDA out of memory; --recompute, a smaller --batch" in capsys.readouterr().err
 
 
+def test_options_that_cannot_serve_are_named_before_a_folder_is_made(folder, tmp_path, capsys):
+    for options, told in (
+        (["--workers=-1"], "workers: got -1, wanted 0 or more"),
+        (["--memory=nan"], "gib (--memory): got nan, wanted 0 or more"),
+        (["--memory=-1"], "gib (--memory): got -1.0, wanted 0 or more"),
+        (["--weights=absent.pth"], "--weights: [Errno 2] No such file or directory: 'absent.pth'"),
+    ):
+        command = ["train", str(folder / "pairs"), "-o", str(tmp_path / "run"), "--device=cpu", f"--crop={CROP}"]
+        assert main([*command, *options]) == 1
+        assert capsys.readouterr().err == f"gkm train: {told}\n"
+        assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="wants a torch without a GPU")
+def test_a_device_that_is_not_there_is_named(folder, tmp_path, capsys):
+    assert main(["train", str(folder / "pairs"), "-o", str(tmp_path / "run"), "--device=cuda", f"--crop={CROP}"]) == 1
+    assert capsys.readouterr().err.startswith("gkm train: --device: got 'cuda', which torch cannot use: ")
+    assert not (tmp_path / "run").exists()
+
+
+def test_libraries_are_asked_for_at_the_start_if_at_all(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
+    command = ["train", str(folder / "pairs"), "-o", str(tmp_path / "run"), "--device=cpu", f"--crop={CROP}"]
+    assert main(command) == 1
+    assert 'pip install "gkm-ops[train]" brings what training wants' in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+    assert main([*command, "--epochs=1"]) == 0  # the squared error alone
+
+
 wants_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="wants a GPU")
 
 

@@ -34,6 +34,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Example:
         >>> main(["info"])  # doctest: +SKIP
     """
+    try:
+        return _run(argv)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="gkm", description="Deblur photos with a Gaussian kernel mixture network.")
     parser.add_argument("--version", action="version", version=f"gkm_ops {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -42,7 +49,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         summary = (module.__doc__ or "").partition("\n")[0]
         module.add_arguments(commands.add_parser(name, help=summary, description=summary))
     options = parser.parse_args(argv)
-    try:
-        return modules[options.command].run(options)
-    except KeyboardInterrupt:
-        return 130
+    return modules[options.command].run(options)

@@ -29,11 +29,22 @@ def add_max_megapixels(parser: argparse.ArgumentParser) -> None:
 
 
 @contextmanager
+def naming(option: str) -> Iterator[None]:
+    """An error in what the option gave, within it, is a ValueError that names the option."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{option}: {error}") from error
+
+
+@contextmanager
 def device_named(device: str) -> Iterator[None]:
     """An error in going to the device, within it, is a ValueError that names the option."""
     try:
+        if torch.device(device).type == "meta":
+            raise RuntimeError("it holds no data")
         yield
-    except (RuntimeError, AssertionError) as error:  # the latter from a torch built without that device
+    except (ImportError, RuntimeError, AssertionError) as error:  # all but the second from a torch built without it
         raise ValueError(f"--device: got {device!r}, which torch cannot use: {error}") from error
 
 

@@ -29,11 +29,12 @@ def chosen(options: argparse.Namespace) -> GKMNet:
     """The network that the options name, on its device and in its type, in evaluation mode.
 
     Raises:
-        OSError: its weights cannot be read.
-        ValueError: they are not a GKMNet's, or ``--release`` or ``--device`` does not serve.
+        FileNotFoundError: the package was installed without weights.
+        ValueError: ``--weights``, ``--release`` or ``--device`` does not serve.
     """
     if options.weights is not None:
-        net = load_net(options.weights, options.release)
+        with arguments.naming("--weights"):
+            net = load_net(options.weights, options.release)
     elif options.release is not None:
         raise ValueError(f"--release: got {options.release!r} without --weights, wanted both or neither")
     else:

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from gkm_ops.cli import arguments
 from gkm_ops.training import Recipe, start_processes, train
 
 
@@ -22,7 +23,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folders in the DPDD layout (train_c/source, train_c/target) or of pairs by suffix, or such photos",
     )
     parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="RUN", help="folder of the run; resumed if it exists"
+        "-o",
+        "--output",
+        required=True,
+        type=Path,
+        metavar="RUN",
+        help="folder of the run: checkpoint.pt, from which the same command goes on, weights.safetensors, for "
+        "--weights, and log.csv, the loss of every step; without the first of these it is begun anew, and may not hold "
+        "the others",
     )
     parser.add_argument(
         "--sharp",
@@ -33,10 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="sharp photos or folders of them to blur on the fly",
     )
     parser.add_argument("--synthetic-share", type=float, metavar="S", help="share of those, default: by their number")
-    parser.add_argument("--blur-suffix", default="_blur", help="default: %(default)s")
-    parser.add_argument("--sharp-suffix", default="_sharp", help="default: %(default)s")
-    parser.add_argument("--release", choices=("v1", "v2"), default="v2", help="default: %(default)s")
-    parser.add_argument("--mode", choices=("FG", "TG", "TR"), default="FG", help="of the bank; default: %(default)s")
+    parser.add_argument("--blur-suffix", default="_blur", help="of the names of blurred photos; default: %(default)s")
+    parser.add_argument("--sharp-suffix", default="_sharp", help="of those of sharp ones; default: %(default)s")
+    parser.add_argument(
+        "--release",
+        choices=("v1", "v2"),
+        default="v2",
+        help="which of the authors' two the network equals; default: %(default)s",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("FG", "TG", "TR"),
+        default="FG",
+        help="of the kernels: fixed Gaussians, or trained from Gaussians or from random ones; default: %(default)s",
+    )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="start from these instead of at random")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=int, default=recipe.epochs, help="default: %(default)s")
@@ -45,9 +63,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--crop", type=int, default=256, help="pixels a side; default: %(default)s")
     parser.add_argument("--learning-rate", type=float, default=recipe.learning_rate, help="default: %(default)s")
     parser.add_argument(
-        "--schedule", choices=("released", "cosine"), default=recipe.schedule, help="default: %(default)s"
+        "--schedule",
+        choices=("released", "cosine"),
+        default=recipe.schedule,
+        help="of the learning rate: a tenth from epoch 3000 on, or down to zero at the end; default: %(default)s",
     )
-    parser.add_argument("--loss", choices=("released", "mse", "psnr"), default=recipe.loss, help="default: %(default)s")
+    parser.add_argument(
+        "--loss",
+        choices=("released", "mse", "psnr"),
+        default=recipe.loss,
+        help="the squared error, from epoch 1000 on in turns with 1 - SSIM; that error throughout; or the PSNR of each "
+        "sample, so that all count alike; default: %(default)s",
+    )
     parser.add_argument(
         "--freeze-norm",
         type=float,
@@ -70,7 +97,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="save memory, at the cost of time; default: on the CPU --recompute, on a GPU --no-recompute",
     )
     parser.add_argument("--seed", type=int, default=0, help="default: %(default)s")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument(
+        "--device",
+        choices=("cpu", "cuda"),
+        default="cuda" if torch.cuda.is_available() else "cpu",
+        help="under torchrun each process has a GPU of its own; default here: %(default)s",
+    )
     parser.add_argument("--workers", type=int, default=0, help="threads that cut samples, per training process")
     parser.add_argument(
         "--memory", type=float, default=4.0, metavar="GIB", help="for decoded photos, per process; default: %(default)s"
@@ -79,9 +111,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    from gkm_ops import photos
-    from gkm_ops.data.pairs import find_pairs
-    from gkm_ops.data.training_data import TrainingData
+    try:
+        import tqdm  # noqa: F401  told about before photos are read
+
+        from gkm_ops import photos
+        from gkm_ops.data.pairs import find_pairs
+        from gkm_ops.data.training_data import TrainingData
+    except ImportError as error:
+        return _lacking(error)
     from gkm_ops.nn.gkmnet import GKMNet
     from gkm_ops.weights import load_weights
 
@@ -109,8 +146,11 @@ def run(options: argparse.Namespace) -> int:
         torch.manual_seed(options.seed)
         net = GKMNet(options.release, options.mode)
         if options.weights is not None:
-            load_weights(net, options.weights)
+            with arguments.naming("--weights"):
+                load_weights(net, options.weights)
         device = start_processes(options.device)
+        with arguments.device_named(options.device):
+            net.to(device)
         torch.backends.cudnn.benchmark = True  # all steps are of one shape
         if options.amp:
             torch.set_float32_matmul_precision("high")  # the photos that are blurred need not be more exact
@@ -130,6 +170,8 @@ def run(options: argparse.Namespace) -> int:
         told = str(error).partition(". ")[0]
         print(f"gkm train: {told}; --recompute, a smaller --batch or --crop take less", file=sys.stderr)
         return 1
+    except ImportError as error:
+        return _lacking(error)
     except (OSError, ValueError) as error:
         print(f"gkm train: {error}", file=sys.stderr)
         return 1
@@ -138,3 +180,8 @@ def run(options: argparse.Namespace) -> int:
             dist.destroy_process_group()
     print(f"{'finished' if finished else 'interrupted; the same command goes on'}: {options.output}")
     return 0 if finished else 130
+
+
+def _lacking(error: ImportError) -> int:
+    print(f'gkm train: {error}; pip install "gkm-ops[train]" brings what training wants', file=sys.stderr)
+    return 1

@@ -135,8 +135,10 @@ class TrainingData:
 
         Raises:
             OSError: a file that cannot be read.
-            ValueError: one that is no photo.
+            ValueError: one that is no photo, or no such amount of memory.
         """
+        if not gib >= 0:
+            raise ValueError(f"gib (--memory): got {gib}, wanted 0 or more")
         paths = [*(path for pair in self.pairs for path in (pair.blurred, pair.sharp)), *self.sharp]
         left = gib * 2**30
         with ThreadPoolExecutor(threads) as pool:
