@@ -99,6 +99,8 @@ class Photo:
 def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     """The photos in files and folders: a folder gives those directly in it, by name; a file gives itself.
 
+    Hidden files in a folder are a file manager's own.
+
     Args:
         paths: files and folders. Whether a file is there and holds a photo is for `read` to say.
 
@@ -115,7 +117,8 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        within = sorted(file for file in path.iterdir() if file.suffix.lower() in FORMATS and file.is_file())
+        shown = (file for file in path.iterdir() if not file.name.startswith("."))
+        within = sorted(file for file in shown if file.suffix.lower() in FORMATS and file.is_file())
         if not within:
             raise ValueError(f"{path}: got a folder without photos, wanted files that end in {', '.join(FORMATS)}")
         found += within
@@ -187,11 +190,27 @@ def write(path: str | os.PathLike[str], photo: Photo | Tensor, *, overwrite: boo
     path = Path(path)
     if isinstance(photo, Tensor):
         photo = Photo(np.zeros((*photo.shape[1:], 3), np.uint8)).with_image(photo)
-    content = _encoded(photo, path)
+    check(path, photo)
+    content = _encoded(photo, FORMATS[path.suffix.lower()])
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path}: exists already")
     with replacing(path) as file:
         file.write(content)
+
+
+def check(path: Path, photo: Photo) -> None:
+    """What `write` says of a name and the kind of photo, without writing.
+
+    Raises:
+        ValueError: another suffix, or one whose format cannot hold the photo.
+    """
+    kind = FORMATS.get(path.suffix.lower())
+    if kind is None:
+        raise ValueError(f"{path}: got the suffix {path.suffix!r}, wanted one of {', '.join(FORMATS)}")
+    bits, channels = 8 * photo.pixels.itemsize, photo.pixels.shape[2]
+    if kind not in ("PNG", "TIFF") and (bits == 16 or (kind == "JPEG" and channels in (2, 4))):
+        got = f"{bits} bits, {channels} channels"
+        raise ValueError(f"{path}: got a photo with {got}, which a {kind} cannot hold; name a .png or .tif")
 
 
 @contextmanager
@@ -324,14 +343,8 @@ def _exif(image: Image.Image) -> bytes:
     return exif.tobytes()
 
 
-def _encoded(photo: Photo, path: Path) -> bytes:
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise ValueError(f"{path}: got the suffix {path.suffix!r}, wanted one of {', '.join(FORMATS)}")
+def _encoded(photo: Photo, kind: str) -> bytes:
     bits, channels = 8 * photo.pixels.itemsize, photo.pixels.shape[2]
-    if kind not in ("PNG", "TIFF") and (bits == 16 or (kind == "JPEG" and channels in (2, 4))):
-        got = f"{bits} bits, {channels} channels"
-        raise ValueError(f"{path}: got a photo with {got}, which a {kind} cannot hold; name a .png or .tif")
     if kind == "TIFF":
         return _tiff(photo)
     if bits == 16 and channels > 1:

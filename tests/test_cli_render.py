@@ -118,6 +118,8 @@ DEPTH_FILES = {
     "floats.pfm": lambda path: write_pfm(path, DEPTH / 255),
     "floats.npy": lambda path: np.save(path, 1e9 * DEPTH),
     "integers.npy": lambda path: np.save(path, DEPTH.astype(np.int32)),
+    "channel last.npy": lambda path: np.save(path, DEPTH[..., None]),
+    "channel first.npy": lambda path: np.save(path, DEPTH[None]),
 }
 
 
@@ -127,6 +129,36 @@ def test_the_same_depth_in_any_file_gives_the_same(run, render, tmp_path, name):
     assert render("--focus", 0, "-o", "want.png") == 0
     assert run("photo.png", name, "--aperture", 9, "--focus", 0, "-o", "out.png") == 0
     assert np.abs(pixels("out.png") - pixels("want.png")).max() <= 1
+
+
+def test_a_mask_is_a_depth_of_two(run, render):
+    near = DEPTH > 200
+    np.save("bool.npy", near)
+    save_depth("grey.png", 255 * near)
+    for name in ("bool.npy", "grey.png"):
+        assert run("photo.png", name, "--aperture", 9, "--focus", 0, "-o", f"out-{name[:4]}.png") == 0
+    np.testing.assert_array_equal(pixels("out-bool.png"), pixels("out-grey.png"))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_a_depth_map_is_turned_as_its_exif_says(run, render, suffix, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = np.rot90(DEPTH, 2 if orientation == 3 else 1).astype(np.uint8)
+    options = {"quality": 100} if suffix == ".jpg" else {}
+    Image.fromarray(stored).save(f"turned{suffix}", exif=exif, **options)
+    assert render("--focus", 0, "-o", "want.png") == 0
+    assert run("photo.png", f"turned{suffix}", "--aperture", 9, "--focus", 0, "-o", "out.png") == 0
+    assert np.abs(pixels("out.png") - pixels("want.png")).mean() < 1
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(3, 16), (4, 8)])
+def test_a_photo_that_the_format_cannot_hold_is_refused_before_the_work(run, monkeypatch, capsys, channels, bits):
+    monkeypatch.setattr("gkm_ops.cli.render.render", None)
+    photos.write("source.png", photo(channels, bits))
+    assert run("source.png", "depth.png", "--aperture", 9, "--focus", 0, "-o", "out.jpg") == 1
+    assert f"out.jpg: got a photo with {bits} bits, {channels} channels, which a JPEG" in capsys.readouterr().err
 
 
 def test_distance_is_the_other_way_round(run, render):
@@ -490,7 +522,9 @@ def test_without_an_encoder_of_mp4_it_is_told_what_to_install(render, tmp_path, 
         (["-o", "out.mp4", "--focus", 1], "--output: got the suffix '.mp4', wanted one of .png"),
         (["-o", "out.png", "--sweep"], "out.png: got the suffix '.png', wanted one of .gif, .mp4"),
         (["-o", "out.gif", "--sweep", "--fps", 99], "fps: got 99, wanted a number from 0.01 to 50"),
-        (["-o", "out.gif", "--sweep", "--focus-to", "0,48"], "--focus: got the pixel 0,48"),
+        (["-o", "out.gif", "--sweep", "--focus-to", "0,48"], "--focus-to: got the pixel 0,48"),
+        (["-o", "out.png", "--focus", 1, "--aperture", 1e300], "aperture: got 1e+300, wanted one that leaves the blur"),
+        (["-o", "depth.png/out.png", "--focus", 1], "--output: [Errno"),
         (["-o", "out.png", "--focus", 1, "--max-megapixels", 0.001], "--max-megapixels"),
         (["-o", "out.png", "--focus", 1, "--device", "nonsense"], "--device: got 'nonsense', which torch cannot use"),
     ],

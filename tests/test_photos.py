@@ -159,7 +159,7 @@ def test_with_image_refuses(image, message):
 
 
 def test_find_sorts_folders_and_keeps_files(tmp_path):
-    for name in ("b.PNG", "a.jpeg", "notes.txt", "c.webp"):
+    for name in ("b.PNG", "a.jpeg", "notes.txt", "c.webp", "._b.png"):
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     other = tmp_path / "absent.raw"

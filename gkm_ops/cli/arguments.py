@@ -37,6 +37,12 @@ def naming(option: str) -> Iterator[None]:
         raise ValueError(f"{option}: {error}") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder that ``--output`` is or lies in. Meant to be called before what takes long."""
+    with naming("--output"):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 @contextmanager
 def device_named(device: str) -> Iterator[None]:
     """An error in going to the device, within it, is a ValueError that names the option."""

@@ -104,11 +104,12 @@ def _still(options: argparse.Namespace) -> None:
         )
     arguments.check_free(options.output, (options.photo, options.depth_map), options.overwrite)
     photo = photos.read(options.photo, max_megapixels=options.max_megapixels)
+    photos.check(options.output, photo)
     disparity = _disparity(options, *photo.pixels.shape[:2])
-    focus = _disparity_at(options.focus, disparity)
+    focus = _disparity_at(options.focus, disparity, "--focus")
     image, disparity = _moved(options.device, photo.image, disparity)
+    arguments.make_folder(options.output.parent)
     light = render(to_linear(image), disparity, focus=focus, aperture=options.aperture, shape=options.shape)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
     photos.write(options.output, photo.with_image(to_srgb(light)), overwrite=options.overwrite)
 
 
@@ -122,8 +123,8 @@ def _pull(options: argparse.Namespace) -> None:
     arguments.check_free(options.output, (options.photo, options.depth_map), options.overwrite)
     photo = photos.read(options.photo, max_megapixels=options.max_megapixels)
     disparity = _disparity(options, *photo.pixels.shape[:2])
-    start = _disparity_at(0.0 if options.focus is None else options.focus, disparity)
-    stop = _disparity_at(1.0 if options.focus_to is None else options.focus_to, disparity)
+    start = _disparity_at(0.0 if options.focus is None else options.focus, disparity, "--focus")
+    stop = _disparity_at(1.0 if options.focus_to is None else options.focus_to, disparity, "--focus-to")
     image, disparity = _moved(options.device, _in_srgb(photo, options.photo), disparity)
     light, scale = to_linear(image), min(1.0, (options.long_side or _LONG_SIDE) / max(disparity.shape))
     if scale < 1:
@@ -136,7 +137,7 @@ def _pull(options: argparse.Namespace) -> None:
         return (255 * to_srgb(pulled)).round().byte().permute(1, 2, 0).cpu().numpy()
 
     pull = torch.linspace(start, stop, options.frames or _FRAMES).tolist()
-    options.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.make_folder(options.output.parent)
     frames = map(frame, tqdm(pull, unit="frame", leave=False, disable=None))
     video.write(options.output, frames, fps=fps, overwrite=options.overwrite)
 
@@ -168,7 +169,7 @@ def _disparity(options: argparse.Namespace, H: int, W: int) -> Tensor:
 
 
 def _read_depth(path: Path) -> NDArray[np.float64]:
-    """One number per pixel, from a .npy or from any picture of integers or floats that OpenCV reads."""
+    """One number per pixel, from a .npy or, the right way up, from any picture of numbers that OpenCV reads."""
     import cv2
 
     content = path.read_bytes()
@@ -176,26 +177,29 @@ def _read_depth(path: Path) -> NDArray[np.float64]:
         if path.suffix.lower() == ".npy":
             depth = np.load(io.BytesIO(content), allow_pickle=False)
         else:
-            depth = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_UNCHANGED)
+            as_it_is = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR  # but turned as EXIF says, unlike IMREAD_UNCHANGED
+            depth = cv2.imdecode(np.frombuffer(content, np.uint8), as_it_is)
     except Exception:  # decoders raise all sorts of things when a file is damaged
         depth = None
     if depth is None:
         raise ValueError(f"{path}: cannot be read as depth, wanted an intact PNG, TIFF, PFM or .npy of numbers")
     if depth.ndim == 3 and depth.shape[2] in (3, 4) and (depth[..., :3] == depth[..., :1]).all():
         depth = depth[..., 0]  # grey, stored as colours
-    if depth.ndim != 2 or depth.size == 0 or depth.dtype.kind not in "uif":
+    if depth.ndim == 3 and 1 in (depth.shape[0], depth.shape[2]):
+        depth = depth[0] if depth.shape[0] == 1 else depth[..., 0]
+    if depth.ndim != 2 or depth.size == 0 or depth.dtype.kind not in "buif":
         got = f"shape {depth.shape} of {depth.dtype}"
         raise ValueError(f"{path}: got {got}, wanted one number per pixel: grey, not colours that stand for depth")
     return depth.astype(np.float64)
 
 
-def _disparity_at(focus: float | tuple[int, int], disparity: Tensor) -> float:
+def _disparity_at(focus: float | tuple[int, int], disparity: Tensor, option: str) -> float:
     if isinstance(focus, float):
         return focus
     x, y = focus
     H, W = disparity.shape
     if x >= W or y >= H:
-        raise ValueError(f"--focus: got the pixel {x},{y}, wanted one of the photo's {W} x {H}, counted from 0,0")
+        raise ValueError(f"{option}: got the pixel {x},{y}, wanted one of the photo's {W} x {H}, counted from 0,0")
     return disparity[y, x].item()
 
 

@@ -65,6 +65,8 @@ def render(
     _check_image(image, disparity)
     blur = BlurPyramid(shape).to(image.device)
     sigma = disk_sigma(circle_of_confusion(disparity.to(image.dtype), focus, aperture))
+    if not sigma.isfinite().all():
+        raise ValueError(f"aperture: got {aperture:g}, wanted one that leaves the blur finite in {image.dtype}")
     return _composite(image, _layers(disparity, sigma, aperture), blur)
 
 
