@@ -194,6 +194,48 @@ def test_a_format_that_cannot_be_written_is_no_folder(deblur, capsys):
     assert "--output: got 'out.bmp', wanted a folder, or a name that ends in .png" in capsys.readouterr().err
 
 
+def test_a_mistyped_suffix_is_no_folder_unless_it_is_one(deblur, capsys):
+    photos.write("photo.png", photo())
+    assert deblur("photo.png", "-o", "sharper.jepg") == 1
+    assert "--output: got 'sharper.jepg', wanted a folder, or a name that ends in .png" in capsys.readouterr().err
+    assert not os.path.exists("sharper.jepg")
+    for out in ("sharper.jepg/", "sharper.jepg"):
+        assert deblur("photo.png", "-o", out, "--overwrite") == 0
+    assert os.listdir("sharper.jepg") == ["photo.png"]
+
+
+@pytest.mark.parametrize("out", ["notes", "notes/", "notes.txt", "notes/new", "notes/new.png"])
+def test_a_folder_that_cannot_be_made_is_told_once_and_before_any_work(deblur, net, tmp_path, capsys, out):
+    for name in ("a.png", "b.png"):
+        photos.write(name, photo())
+    for name in ("notes", "notes.txt"):
+        (tmp_path / name).write_text("mine")
+    before = files(tmp_path)
+    assert deblur("a.png", *(["b.png"] if out != "notes/new.png" else []), "-o", out) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("gkm deblur: error: --output: ")
+    assert len(error.splitlines()) == 1
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(3, 16), (4, 8)])
+def test_a_photo_that_the_format_cannot_hold_is_refused_before_the_work(deblur, monkeypatch, capsys, channels, bits):
+    monkeypatch.setattr(GKMNet, "deblur_with_coefficients", None)
+    photos.write("photo.png", photo(channels, bits))
+    assert deblur("photo.png", "-o", "out.jpg") == 1
+    assert f"out.jpg: got a photo with {bits} bits, {channels} channels, which a JPEG" in capsys.readouterr().err
+
+
+def test_a_backend_that_is_not_there_is_told_once(deblur, monkeypatch, capsys):
+    monkeypatch.setenv("GKM_OPS_BACKEND", "abacus")
+    for name in ("a.png", "b.png"):
+        photos.write(name, photo())
+    assert deblur("a.png", "b.png", "-o", "out") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("gkm deblur: error: GKM_OPS_BACKEND: got 'abacus', wanted one of ")
+    assert len(error.splitlines()) == 1
+
+
 def test_existing_files_are_replaced_only_when_asked(deblur, tmp_path, capsys):
     photos.write("photo.png", photo())
     (tmp_path / "out.png").write_text("something else")

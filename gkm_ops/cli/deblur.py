@@ -21,7 +21,11 @@ _KERNELS = 22
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO_OR_FOLDER", help="a folder gives all its photos")
     parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="OUT", help="a folder, or for one photo a file name"
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a folder, or for one photo a file name; a new folder with a dot in its name ends in /",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files that exist; an input never is")
     network.add_arguments(parser)
@@ -47,16 +51,18 @@ def run(options: argparse.Namespace) -> int:
         print(f'gkm deblur: error: {error}; pip install "gkm-ops[photos]" brings what photos want', file=sys.stderr)
         return 1
     try:
-        net = network.chosen(options)
         folder = _is_folder(options)
-    except (OSError, ValueError) as error:
+        net = network.chosen(options)
+        output = Path(options.output)
+        arguments.make_folder(output if folder else output.parent)
+    except (OSError, ValueError, RuntimeError) as error:
         return _report(str(error))
 
     sources, status = _sources(options.photos)
     kept = {_identity(path) for path in sources if path.exists()}
     stems = Counter(source.stem for source in sources)
     for source in tqdm(sources, unit="photo", disable=None):
-        photo = options.output / source.name if folder else options.output
+        photo = output / source.name if folder else output
         outputs = _outputs(photo, photo.stem if stems[source.stem] == 1 else photo.name)
         try:
             _deblur(source, outputs, net, options, kept)
@@ -89,13 +95,13 @@ def _deblur(
     for path in wanted:
         _check_free(path, kept, options.overwrite)
     photo = photos.read(source, max_megapixels=options.max_megapixels)
+    photos.check(outputs.photo, photo)
     image, coeffs = net.deblur_with_coefficients(photo.image.to(options.device))
     if not image.isfinite().all():
         hint = "" if options.dtype == "float32" else "; try --dtype float32"
         raise ValueError(f"{source}: the network gave NaN or infinite values in {options.dtype}{hint}")
     deblurred = photo.with_image(image)
 
-    outputs.photo.parent.mkdir(parents=True, exist_ok=True)
     photos.write(outputs.photo, deblurred, overwrite=options.overwrite)
     kept.add(_identity(outputs.photo))
     if options.compare:
@@ -132,20 +138,22 @@ def _sources(paths: list[Path]) -> tuple[list[Path], int]:
 
 def _is_folder(options: argparse.Namespace) -> bool:
     """Whether OUT is a folder to write into."""
-    from PIL import Image
-
     from gkm_ops import photos
 
+    output = Path(options.output)
     several = len(options.photos) > 1 or options.photos[0].is_dir()
-    suffix = options.output.suffix.lower()
-    if options.output.is_dir() or suffix not in {*photos.FORMATS, *Image.registered_extensions()}:
+    if output.is_dir():
         return True
-    if suffix not in photos.FORMATS:
-        wanted = ", ".join(photos.FORMATS)
-        raise ValueError(f"--output: got {str(options.output)!r}, wanted a folder, or a name that ends in {wanted}")
-    if several:
-        raise ValueError(f"--output: got the file name {str(options.output)!r}, wanted a folder for several photos")
-    return False
+    if output.suffix.lower() in photos.FORMATS:
+        if several:
+            raise ValueError(f"--output: got the file name {options.output!r}, wanted a folder for several photos")
+        return False
+    wanted = f"wanted a folder, or a name that ends in {', '.join(photos.FORMATS)}"
+    if output.exists():
+        raise ValueError(f"--output: got {options.output!r}, which is a file, {wanted}")
+    if output.suffix and not options.output.endswith(("/", os.sep)):
+        raise ValueError(f"--output: got {options.output!r}, {wanted}; a new folder with a dot in its name ends in /")
+    return True
 
 
 def _identity(path: Path) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from gkm_ops import backends
 from gkm_ops.cli import arguments
 from gkm_ops.nn.gkmnet import GKMNet
 from gkm_ops.weights import load_net, pretrained
@@ -30,7 +31,8 @@ def chosen(options: argparse.Namespace) -> GKMNet:
 
     Raises:
         FileNotFoundError: the package was installed without weights.
-        ValueError: ``--weights``, ``--release`` or ``--device`` does not serve.
+        RuntimeError: a backend was asked for that cannot serve there.
+        ValueError: ``--weights``, ``--release`` or ``--device`` does not serve, or there is no such backend.
     """
     if options.weights is not None:
         with arguments.naming("--weights"):
@@ -40,4 +42,7 @@ def chosen(options: argparse.Namespace) -> GKMNet:
     else:
         net = pretrained()
     with arguments.device_named(options.device):
-        return net.to(options.device, getattr(torch, options.dtype))
+        net.to(options.device, getattr(torch, options.dtype))
+    # That it cannot serve is told once, not for each photo.
+    backends.choose(torch.device(options.device).type, getattr(torch, options.dtype))
+    return net
