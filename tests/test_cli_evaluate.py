@@ -220,10 +220,19 @@ def test_a_photo_is_never_replaced(folder, gkm_evaluate):
     assert "is an input" in complaints
 
 
-def test_file_in_no_folder_is_told_of_first(folder, gkm_evaluate, tmp_path):
-    status, out, complaints = gkm_evaluate(folder, "-o", tmp_path / "nowhere/figures.csv")
+def test_a_folder_for_the_file_is_made_or_told_of_first(folder, gkm_evaluate, tmp_path):
+    assert gkm_evaluate(folder, "-o", tmp_path / "new/figures.csv")[0] == 0
+    assert (tmp_path / "new/figures.csv").is_file()
+    status, out, complaints = gkm_evaluate(folder, "-o", tmp_path / "new/figures.csv/again.csv")
     assert (status, out) == (1, "")
-    assert "nowhere; make it" in complaints
+    assert complaints.startswith("gkm evaluate: error: --output: ")
+
+
+def test_a_backend_that_cannot_serve_is_told_once(folder, gkm_evaluate, monkeypatch):
+    monkeypatch.setenv("GKM_OPS_BACKEND", "triton")
+    status, out, complaints = gkm_evaluate(folder)
+    assert (status, out, len(complaints.splitlines())) == (1, "", 1)
+    assert complaints.startswith("gkm evaluate: error: backend 'triton' was asked for and cannot serve torch.float32")
 
 
 @pytest.mark.parametrize("bad", ["damaged", "other size", "too small", "too large"])
@@ -264,6 +273,16 @@ def test_synthetic_takes_sharp_photos(tmp_path, gkm_evaluate):
     assert list(table) == ["first", "second", "mean"]
     sharp = as_image(photo(100))
     assert table["second"][0] == pytest.approx(metrics.psnr(SyntheticDefocus()(sharp, seed=1), sharp), abs=0.0051)
+
+
+def test_synthetic_leaves_depth_maps_out(tmp_path, gkm_evaluate):
+    save(tmp_path / "scene_depth.png", photo(100)[..., 0])
+    status, _, complaints = gkm_evaluate("--synthetic", tmp_path)
+    assert status == 1
+    assert "DATA: got depth maps alone (X_depth.png), wanted sharp photos for --synthetic" in complaints
+    save(tmp_path / "scene.png", photo(0))
+    status, out, _ = gkm_evaluate("--synthetic", tmp_path)
+    assert (status, list(table_of(out))) == (0, ["scene", "mean"])
 
 
 @pytest.mark.parametrize(

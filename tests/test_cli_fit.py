@@ -136,7 +136,7 @@ def test_photos_of_two_sizes_are_refused(gkm_fit, tmp_path):
     before = files(tmp_path)
     status, output, complaints = gkm_fit()
     assert (status, output) == (1, "")
-    assert complaints == "gkm fit: error: defocused: got 51x40 pixels, wanted 52x40, the size of sharp\n"
+    assert complaints == "gkm fit: error: defocused.png: got 51x40 pixels, wanted 52x40, the size of sharp.png\n"
     assert files(tmp_path) == before
 
 

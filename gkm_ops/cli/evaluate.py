@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         return _run(options)
     except ImportError as error:
         return _report(f'error: {error}; pip install "gkm-ops[evaluate]" brings what this command wants')
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         return _report(f"error: {error}")
 
 
@@ -77,6 +77,8 @@ def _run(options: argparse.Namespace) -> int:
     photos = [photo for pair in pairs for photo in (pair.blurred, pair.sharp)]
     _check_free(options.output, options.overwrite, photos)
     net = network.chosen(options)
+    if options.output is not None:
+        arguments.make_folder(options.output.parent)
     skipped = []
 
     def skip(pair: Pair, error: Exception) -> None:
@@ -135,11 +137,15 @@ def _metrics(rows: list[Row]) -> list[tuple[str, str, int]]:
 
 def _pairs(options: argparse.Namespace) -> list[Pair]:
     from gkm_ops.data.pairs import Pair, find_pairs
+    from gkm_ops.data.training_data import DEPTH_SUFFIX
     from gkm_ops.photos import find
 
     if options.synthetic:
         # In sorted order, since a photo's place in it is the seed of its blur.
-        return [Pair(path.stem, path, path) for path in sorted(set(find(options.data)))]
+        sharp = [path for path in sorted(set(find(options.data))) if not path.stem.endswith(DEPTH_SUFFIX)]
+        if not sharp:
+            raise ValueError(f"DATA: got depth maps alone (X{DEPTH_SUFFIX}.png), wanted sharp photos for --synthetic")
+        return [Pair(path.stem, path, path) for path in sharp]
     return find_pairs(
         options.data, blur_suffix=options.blur_suffix, sharp_suffix=options.sharp_suffix, split=options.split
     )
@@ -156,11 +162,8 @@ def _lpips(device: str) -> LPIPS | None:
 
 
 def _check_free(path: Path | None, overwrite: bool, photos: Iterable[Path] = ()) -> None:
-    if path is None:
-        return
-    if not path.parent.is_dir():
-        raise ValueError(f"{path}: there is no folder {path.parent}; make it, or name another file")
-    arguments.check_free(path, photos, overwrite, other="file")
+    if path is not None:
+        arguments.check_free(path, photos, overwrite, other="file")
 
 
 def _write(path: Path | None, text: str, overwrite: bool) -> None:

@@ -134,6 +134,9 @@ def _fit_all(options: argparse.Namespace, scores: _Scores) -> int:
             raise ValueError(f"--output: got {str(options.output)!r}, which is a file, wanted a folder")
         _check_free([path for window in windows for path in _outputs(options.output, window).values()], options)
         sharp, defocused = (_read(path, options.max_megapixels) for path in (options.sharp, options.defocused))
+        (H, W), (h, w) = (photo.pixels.shape[:2] for photo in (sharp, defocused))
+        if (h, w) != (H, W):
+            raise ValueError(f"{options.defocused}: got {w}x{h} pixels, wanted {W}x{H}, the size of {options.sharp}")
         with arguments.device_named(options.device):
             x, y = (photo.image.to(options.device) for photo in (sharp, defocused))
         bank = GaussianBank.gkmnet().to(x.device)
