@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import gc
 import itertools
@@ -20,6 +21,7 @@ from PIL import Image
 
 from gkm_ops import GKMNet, photos, training
 from gkm_ops.cli import main
+from gkm_ops.cli.train import add_arguments
 from gkm_ops.data.pairs import find_pairs
 from gkm_ops.data.training_data import TrainingData
 from gkm_ops.training import Recipe, loss_of, train
@@ -411,6 +413,17 @@ def test_running_out_of_memory_is_told_with_what_takes_less(folder, tmp_path, ca
     monkeypatch.setattr(training.Passes, "__call__", greedy)
     assert main(["train", str(folder / "pairs"), "-o", str(tmp_path), "--device=cpu", f"--crop={CROP}"]) == 1
     assert "gkm train: CUDA out of memory; --recompute, a smaller --batch" in capsys.readouterr().err
+
+
+def test_help_explains_every_option_and_what_a_run_holds():
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    told = {action.dest: action.help for action in parser._actions}
+    assert all(told.values())
+    assert all(name in told["output"] for name in (training.CHECKPOINT, training.WEIGHTS, training.LOG))
+    for name in ("mode", "schedule", "loss"):
+        [choices] = [action.choices for action in parser._actions if action.dest == name]
+        assert all(choice in told[name] for choice in choices)
 
 
 def test_options_that_cannot_serve_are_named_before_a_folder_is_made(folder, tmp_path, capsys):

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode",
         choices=("FG", "TG", "TR"),
         default="FG",
-        help="of the kernels: fixed Gaussians, or trained from Gaussians or from random ones; default: %(default)s",
+        help="of the kernels: FG, fixed Gaussians; TG and TR, trained from those or from random ones; default: %(default)s",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="start from these instead of at random")
     length = parser.add_mutually_exclusive_group()
@@ -66,14 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--schedule",
         choices=("released", "cosine"),
         default=recipe.schedule,
-        help="of the learning rate: a tenth from epoch 3000 on, or down to zero at the end; default: %(default)s",
+        help="of the learning rate: released, a tenth from epoch 3000 on; cosine, down to zero at the end; default: %(default)s",
     )
     parser.add_argument(
         "--loss",
         choices=("released", "mse", "psnr"),
         default=recipe.loss,
-        help="the squared error, from epoch 1000 on in turns with 1 - SSIM; that error throughout; or the PSNR of each "
-        "sample, so that all count alike; default: %(default)s",
+        help="released, the squared error, from epoch 1000 on in turns with 1 - SSIM; mse, that error throughout; psnr, "
+        "that of each sample in dB, so that all count alike; default: %(default)s",
     )
     parser.add_argument(
         "--freeze-norm",
@@ -103,11 +103,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="cuda" if torch.cuda.is_available() else "cpu",
         help="under torchrun each process has a GPU of its own; default here: %(default)s",
     )
-    parser.add_argument("--workers", type=int, default=0, help="threads that cut samples, per training process")
+    parser.add_argument("--workers", type=int, default=0, help="threads that cut samples, per process; default: none")
     parser.add_argument(
         "--memory", type=float, default=4.0, metavar="GIB", help="for decoded photos, per process; default: %(default)s"
     )
-    parser.add_argument("--save-every", type=int, default=500, metavar="STEPS", help="default: %(default)s")
+    parser.add_argument(
+        "--save-every", type=int, default=500, metavar="STEPS", help="and after the first; default: %(default)s"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
