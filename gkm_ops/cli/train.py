@@ -53,7 +53,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mode",
         choices=("FG", "TG", "TR"),
         default="FG",
-        help="of the kernels: FG, fixed Gaussians; TG and TR, trained from those or from random ones; default: %(default)s",
+        help="of the kernels: FG, fixed Gaussians; TG, trained from those; TR, trained from random ones; "
+        "default: %(default)s",
     )
     parser.add_argument("--weights", type=Path, metavar="FILE", help="start from these instead of at random")
     length = parser.add_mutually_exclusive_group()
@@ -66,14 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--schedule",
         choices=("released", "cosine"),
         default=recipe.schedule,
-        help="of the learning rate: released, a tenth from epoch 3000 on; cosine, down to zero at the end; default: %(default)s",
+        help="of the learning rate: released, a tenth from epoch 3000 on; cosine, down to zero at the end; "
+        "default: %(default)s",
     )
     parser.add_argument(
         "--loss",
         choices=("released", "mse", "psnr"),
         default=recipe.loss,
-        help="released, the squared error, from epoch 1000 on in turns with 1 - SSIM; mse, that error throughout; psnr, "
-        "that of each sample in dB, so that all count alike; default: %(default)s",
+        help="released, the squared error, from epoch 1000 on in turns with 1 - SSIM; mse, that error throughout; "
+        "psnr, that of each sample in dB, so that all count alike; default: %(default)s",
     )
     parser.add_argument(
         "--freeze-norm",
