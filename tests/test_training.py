@@ -142,37 +142,6 @@ def test_a_run_in_a_files_place_and_photos_without_pairs_are_told_what_is_wanted
     assert capsys.readouterr().err.endswith("_sharp.png; sharp photos alone are trained on as such (--sharp)\n")
 
 
-@pytest.mark.parametrize("name", [training.WEIGHTS, training.LOG])
-def test_files_in_a_folder_without_a_checkpoint_are_left_alone(name, folder, tmp_path, capsys):
-    path = tmp_path / name
-    save_weights(fresh_net(), path) if name == training.WEIGHTS else path.write_text("mine")
-    before = path.read_bytes()
-    options = ["--device=cpu", f"--crop={CROP}", "--epochs=1"]
-    options += [f"--weights={path}"] if name == training.WEIGHTS else []
-    assert main(["train", str(folder / "pairs"), "-o", str(tmp_path), *options]) == 1
-    told = "exists already, without a checkpoint.pt to go on from; choose another folder, or move it away"
-    assert capsys.readouterr().err == f"gkm train: {path}: {told}\n"
-    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, before)]
-
-
-def test_a_start_that_fails_writes_nothing_and_one_that_is_cut_off_is_gone_on_with(folder, tmp_path, capsys):
-    command = ["train", str(folder / "pairs"), "-o", str(tmp_path), "--device=cpu", "--epochs=3", "--batch=1"]
-    assert main([*command, "--crop=128"]) == 1
-    assert "wanted at least the crop's 128" in capsys.readouterr().err
-    assert not any(tmp_path.iterdir())
-
-    class CutOff(TrainingData):
-        def draw(self, numbers, **options):
-            if 2 in numbers:
-                raise KeyboardInterrupt  # as little is written as by a process that is killed
-            return super().draw(numbers, **options)
-
-    with pytest.raises(KeyboardInterrupt):
-        train(fresh_net(), CutOff(find_pairs([folder / "pairs"]), [], crop=CROP), tmp_path, Recipe(3, batch=1))
-    assert main([*command, f"--crop={CROP}"]) == 0
-    assert (tmp_path / training.LOG).read_text().count("\n") == 1 + 3
-
-
 class Code:
     """Would leave a file behind when it is loaded."""
 
@@ -205,6 +174,37 @@ def test_what_is_no_checkpoint_is_named_and_left_alone(content, told, folder, tm
     assert lines[0].startswith(f"gkm train: {path}: got a file ")
     assert lines[0].endswith(told + advice)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, before)]
+
+
+@pytest.mark.parametrize("name", [training.WEIGHTS, training.LOG])
+def test_files_in_a_folder_without_a_checkpoint_are_left_alone(name, folder, tmp_path, capsys):
+    path = tmp_path / name
+    save_weights(fresh_net(), path) if name == training.WEIGHTS else path.write_text("mine")
+    before = path.read_bytes()
+    options = ["--device=cpu", f"--crop={CROP}", "--epochs=1"]
+    options += [f"--weights={path}"] if name == training.WEIGHTS else []
+    assert main(["train", str(folder / "pairs"), "-o", str(tmp_path), *options]) == 1
+    told = "exists already, without a checkpoint.pt to go on from; choose another folder, or move it away"
+    assert capsys.readouterr().err == f"gkm train: {path}: {told}\n"
+    assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, before)]
+
+
+def test_a_start_that_fails_writes_nothing_and_one_that_is_cut_off_is_gone_on_with(folder, tmp_path, capsys):
+    command = ["train", str(folder / "pairs"), "-o", str(tmp_path), "--device=cpu", "--epochs=3", "--batch=1"]
+    assert main([*command, "--crop=128"]) == 1
+    assert "wanted at least the crop's 128" in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+    class CutOff(TrainingData):
+        def draw(self, numbers, **options):
+            if 2 in numbers:
+                raise KeyboardInterrupt  # as little is written as by a process that is killed
+            return super().draw(numbers, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh_net(), CutOff(find_pairs([folder / "pairs"]), [], crop=CROP), tmp_path, Recipe(3, batch=1))
+    assert main([*command, f"--crop={CROP}"]) == 0
+    assert (tmp_path / training.LOG).read_text().count("\n") == 1 + 3
 
 
 class FullDisk(TrainingData):
