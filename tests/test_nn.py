@@ -10,6 +10,7 @@ import torch
 
 from gkm_ops import GaussianBank, GKMNet, gaussian_stack, gkm_blur
 from gkm_ops.nn import Backbone, ConvLSTMCell, GaussianConvolution, ScaleRecurrentAttention, TripletAttention, pyramid
+from gkm_ops.nn.backbone import ResidualBlock
 
 PARAMETERS, ENTRIES = 1_409_131, 240
 
@@ -119,6 +120,32 @@ def test_a_new_network_starts_near_the_identity():
     net, image = GKMNet().train(), torch.rand(2, 3, 64, 64)
     for got, want in zip(net(*pyramid(image)), pyramid(image), strict=True):
         assert (got - want).square().mean() < 0.1 * want.square().mean()
+
+
+@pytest.mark.parametrize("module", [
+    lambda x: ConvLSTMCell(32, 44, 5)(x), lambda x: ScaleRecurrentAttention(32, 44)(x), lambda x: ResidualBlock(32)(x),
+])  # fmt: skip
+@pytest.mark.parametrize("channels", [16, 48, 200])
+@pytest.mark.parametrize("grad", [True, False])
+def test_features_of_other_widths_are_refused(module, channels, grad):
+    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=f"to have 32 channels, but got {channels}"):
+        module(torch.rand(1, channels, 32, 32))
+
+
+def test_each_norm_goes_by_its_own_mode(net):
+    net = copy.deepcopy(net)
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+    with torch.no_grad():
+        net(*pyramid(torch.rand(1, 3, 48, 64)))
+    assert all(norm.num_batches_tracked > 0 for norm in norms)
+    net.train()
+    for norm in norms:
+        norm.eval()
+    net.deblur(torch.rand(3, 48, 48))
+    assert net.training
+    assert not any(norm.training for norm in norms)
 
 
 def test_deblur_evaluates_and_leaves_the_mode_alone(net):
