@@ -33,6 +33,9 @@ def test_size_of_the_network(release):
     lambda state: {f"module.{name}": value for name, value in state.items()},
     lambda state: {"state_dict": state, "epoch": 3},
     lambda state: {"model": {f"module.{name}": value for name, value in state.items()}, "optimizer": {}},
+    lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+    lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
+    lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
 ])  # fmt: skip
 def test_checkpoints_load_as_they_come(net, wrap):
     file = io.BytesIO()
