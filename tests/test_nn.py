@@ -71,6 +71,19 @@ def test_trainable_modes(release, mode):
 
 
 @pytest.mark.parametrize("release", ["v1", "v2"])
+@pytest.mark.parametrize("mode", ["FG", "TG", "TR"])
+def test_the_bank_is_made_on_the_default_device(release, mode):
+    with torch.device("meta"):
+        net = GKMNet(release, mode)
+    assert {value.device.type for value in (*net.parameters(), *net.buffers())} == {"meta"}
+    assert isinstance(net.gcm.bank.taps, torch.nn.Parameter) == (mode != "FG")
+    torch.manual_seed(0)
+    state = GKMNet(release, mode).state_dict()
+    net.to_empty(device="cpu").load_state_dict(state)
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("release", ["v1", "v2"])
 def test_blend_is_the_weighted_sum_of_the_stack(release):
     gcm = GaussianConvolution(release)
     x, coeffs, weight = torch.rand(2, 3, 24, 28), torch.randn(2, 22, 24, 28), torch.randn(3, 66)
