@@ -152,6 +152,14 @@ def test_a_run_in_a_files_place_and_photos_without_pairs_are_told_what_is_wanted
     assert capsys.readouterr().err.endswith("_sharp.png; sharp photos alone are trained on as such (--sharp)\n")
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_that_cannot_serve_is_named_before_anything_is_made(seed, folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", str(folder / "pairs"), "-o", str(run), f"--crop={CROP}", f"--seed={seed}"]) == 1
+    assert capsys.readouterr().err.startswith(f"gkm train: seed: got {seed}, wanted an integer from 0")
+    assert not run.exists()
+
+
 class Code:
     """Would leave a file behind when it is loaded."""
 
