@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
@@ -46,8 +48,11 @@ _MODULES = {
     "triton": "gkm_ops.kernels.backend",
     "eager": "gkm_ops.reference",
 }
-_forced: str | None = None
 _backends: dict[str, Backend] = {}
+# What each use_backend asks for; the last one counts. Changed under the lock, and what counts is read without it.
+_settings: dict[weakref.ref[use_backend], str | None] = {}
+_changing = threading.RLock()
+_forced: str | None = None
 
 
 def available_backends(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
@@ -74,8 +79,9 @@ def available_backends(device: str | torch.device = "cpu", dtype: torch.dtype = 
 class use_backend:  # noqa: N801
     """Force one backend for all calls, from now on or for a ``with`` block.
 
-    The setting is the process's, so that backward passes on other threads follow it. It outranks the
-    environment variable ``GKM_OPS_BACKEND``, which forces a backend from the start.
+    The setting is the process's, so that backward passes on other threads follow it; where blocks overlap, the
+    one entered last counts. It outranks the environment variable ``GKM_OPS_BACKEND``, which forces a backend from
+    the start.
 
     Args:
         name: a name from `available_backends`, or None for the best that can serve each call.
@@ -92,18 +98,30 @@ class use_backend:  # noqa: N801
     """
 
     def __init__(self, name: str | None) -> None:
-        global _forced
-        self._previous = _forced
-        _forced = None if name is None else _known(name, "use_backend")
+        self._name = None if name is None else _known(name, "use_backend")
+        self.__enter__()
 
     def __enter__(self) -> use_backend:
+        _set(self, True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _forced
-        _forced = self._previous
+        _set(self, False)
+
+
+def _set(owner: use_backend, on: bool) -> None:
+    """Make what an owner asks for the last, or take it away."""
+    global _forced
+    with _changing:
+        _settings.pop(weakref.ref(owner), None)
+        # Whose owner is gone was a plain call, which no block ends: the next of its kind has replaced it for good.
+        for replaced in [each for each in _settings if each() is None][:-1]:
+            del _settings[replaced]
+        if on:
+            _settings[weakref.ref(owner)] = owner._name
+        _forced = next(reversed(_settings.values()), None)
 
 
 def forced() -> str | None:
