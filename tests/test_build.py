@@ -1,5 +1,6 @@
 """What setup.py decides to build, and the binding of the CUDA kernels beside a torch without CUDA."""
 
+import os
 import runpy
 import shutil
 import sys
@@ -100,6 +101,20 @@ def test_architectures(setup, monkeypatch):
         monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", wrong)
         with pytest.raises(SystemExit, match=reason):
             architectures(NVCC)
+
+
+def test_an_sdist_holds_all_sources_wherever_it_is_made(tmp_path):
+    pytest.importorskip("pybind11")
+    done = run(sys.executable, "setup.py", "egg_info", "--egg-base", tmp_path, cwd=ROOT,
+               env={**os.environ, "GKM_OPS_CUDA": "0"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    held = set((tmp_path / "gkm_ops.egg-info" / "SOURCES.txt").read_text().splitlines())
+    sources = [*ROOT.glob("csrc/**/*.*"), *ROOT.glob("kernels/*.py"), *ROOT.glob("gkm_ops/**/*.py")]
+    assert held >= {path.relative_to(ROOT).as_posix() for path in sources}
+    assert held >= {
+        "LICENSE", "README.md", "pyproject.toml", "setup.py", "csrc/cuda_ops.cpp", "csrc/cuda/launch.cu",
+        "gkm_ops/_info.pyi", "gkm_ops/data/gkmnet.safetensors", "gkm_ops/py.typed",
+    }  # fmt: skip
 
 
 KERNELS_THAT_ARE_NOT_THERE = """
