@@ -21,6 +21,14 @@ TINY = suite.Plan(
 )
 
 
+class CompilerError(Exception):
+    """As those of Triton are, which are no RuntimeErrors."""
+
+
+def cannot_compile(*_):
+    raise CompilerError("no kernel\nand a long story")
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(clock, "_LEAST_S", 0)
@@ -176,6 +184,35 @@ def test_too_little_memory_is_a_row_and_not_the_end(monkeypatch):
     record = suite.run(suite.Plan(TINY.cases[:1], (), (FLOAT32,), 1), torch.device("cpu"))
     assert record["ops"][0]["error"] == "no room"
     assert "no room" in report.full(record)
+
+
+def test_too_little_memory_for_the_inputs_is_told_in_every_row_of_theirs(monkeypatch):
+    def problems(case, *args, every=suite.problems):
+        if case == TINY.cases[0]:
+            raise torch.OutOfMemoryError("no room")
+        return every(case, *args)
+
+    right = suite.field(TINY.cases[1], FLOAT32, torch.device("cpu"))[:2]
+    monkeypatch.setattr(suite, "field", lambda *args: right)
+    monkeypatch.setattr(suite, "problems", problems)
+    record = suite.run(suite.Plan(TINY.cases, (), (FLOAT32,), 1), torch.device("cpu"))
+    assert [row["error"] for row in record["ops"]] == ["no room", "no room", None, None]
+
+
+def test_what_cannot_be_compiled_is_a_row_and_not_the_end(monkeypatch):
+    cpu, case = torch.device("cpu"), TINY.network[0]
+    monkeypatch.setattr(suite, "field", lambda *args: [suite.Contender("forward", "fused", "it", cannot_compile)])
+    monkeypatch.setattr(network, "contenders", lambda job: [network.Contender("it", cannot_compile)])
+    monkeypatch.setattr(network, "compiled", lambda: network.contenders(INFERENCE))
+    monkeypatch.setattr(suite.launches, "_host_seconds", cannot_compile)
+    record = suite.run(suite.Plan(TINY.cases[1:], (case,), (FLOAT32,), 1), cpu)
+    for part in ("ops", "network", "launches"):
+        assert {row["error"] for row in record[part]} == {"no kernel"}
+    ahead.compile_network(case, cpu)
+    monkeypatch.setattr(suite, "field", lambda *args: [suite.Contender("forward", "compiled", "it", cannot_compile)])
+    ahead.compile_ops((TINY.cases[1], FLOAT32, ("compiled",)), cpu)
+    monkeypatch.setattr(suite, "problems", cannot_compile)
+    ahead.compile_ops((TINY.cases[1], FLOAT32, ("compiled",)), cpu)
 
 
 def photo(job, precision, family, milliseconds, name="it", size=(1120, 1680)):
