@@ -219,6 +219,7 @@ def photo(job, precision, family, milliseconds, name="it", size=(1120, 1680)):
     return {
         "case": {"size": list(size), "batch": 1}, "precision": precision, "job": job, "family": family, "name": name,
         "seconds": {"median": milliseconds / 1e3, "lower": 0, "upper": 0}, "difference": 0, "extra_bytes": 0,
+        "error": None,
     }  # fmt: skip
 
 
@@ -234,6 +235,10 @@ def test_targets_are_judged():
     assert ["met" if line.endswith("| met |") else "not met" for line in lines] == ["met", "not met", "met", "not met"]
     assert "| 1.63 |" in lines[0]
     assert "| 40.0 |" in lines[2]
+    rows.append(photo("training", "float32", "eager", 1) | {"seconds": None, "error": outcomes.OUT_OF_TIME})
+    lines = report.targets({"ops": rows, "roofline": {"copy_bytes_per_s": 4.3e12}, "device": "cuda"}).splitlines()[2:]
+    assert lines[2].endswith("times faster than the best eager | at least 30.0 |  | not known |")
+    assert lines[3].endswith("(it) | at least 8.0 | 4.0 | not met |")
 
 
 def test_backends_and_launches_are_judged():
