@@ -284,6 +284,19 @@ def test_the_committed_readme_is_fresh():
     assert readme.main(["--check"]) == 0
 
 
+def test_the_check_asks_for_the_gpu_without_holding_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # where other processes find a torch with a GPU, or without
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    for name in ("is_available", "get_device_capability"):
+        monkeypatch.setattr(torch.cuda, name, cannot_compile)
+    (tmp_path / "torch.py").write_text("class cuda:\n    get_device_capability = lambda: (9, 0)\n")
+    assert check._this_gpu_alone() == {"TORCH_CUDA_ARCH_LIST": "9.0"}
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0")
+    assert check._this_gpu_alone() == {"TORCH_CUDA_ARCH_LIST": "8.0"}
+    (tmp_path / "torch.py").write_text("")
+    assert check._this_gpu_alone() == {}
+
+
 def test_the_check_goes_on_after_a_failure_and_within_nine_minutes(tmp_path, capfd, monkeypatch):
     stages = check.stages(tmp_path)
     assert sum(max(step.limit_s for step in stage) for stage in stages) <= 540
