@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import threading
-import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
 
@@ -49,10 +48,8 @@ _MODULES = {
     "eager": "gkm_ops.reference",
 }
 _backends: dict[str, Backend] = {}
-# What each use_backend asks for; the last one counts. Changed under the lock, and what counts is read without it.
-_settings: dict[weakref.ref[use_backend], str | None] = {}
-_changing = threading.RLock()
-_forced: str | None = None
+# The last one counts. Threads change it without a lock, by single operations.
+_settings: list[use_backend] = []
 
 
 def available_backends(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
@@ -98,30 +95,27 @@ class use_backend:  # noqa: N801
     """
 
     def __init__(self, name: str | None) -> None:
-        self._name = None if name is None else _known(name, "use_backend")
-        self.__enter__()
+        self.name = None if name is None else _known(name, "use_backend")
+        self._is_block = False
+        # Of plain calls the last one stays, for this may be a block.
+        for replaced in [setting for setting in _settings if not setting._is_block][:-1]:
+            replaced._remove()
+        _settings.append(self)
 
     def __enter__(self) -> use_backend:
-        _set(self, True)
+        self._is_block = True
+        self._remove()
+        _settings.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _set(self, False)
+        self._remove()
 
-
-def _set(owner: use_backend, on: bool) -> None:
-    """Make what an owner asks for the last, or take it away."""
-    global _forced
-    with _changing:
-        _settings.pop(weakref.ref(owner), None)
-        # Whose owner is gone was a plain call, which no block ends: the next of its kind has replaced it for good.
-        for replaced in [each for each in _settings if each() is None][:-1]:
-            del _settings[replaced]
-        if on:
-            _settings[weakref.ref(owner)] = owner._name
-        _forced = next(reversed(_settings.values()), None)
+    def _remove(self) -> None:
+        with suppress(ValueError):
+            _settings.remove(self)
 
 
 def forced() -> str | None:
@@ -130,7 +124,8 @@ def forced() -> str | None:
     Raises:
         ValueError: the environment variable names none that there is.
     """
-    name = _forced or os.environ.get(_ENVIRONMENT_VARIABLE)
+    last = _settings[-1:]
+    name = (last[0].name if last else None) or os.environ.get(_ENVIRONMENT_VARIABLE)
     return _known(name, _ENVIRONMENT_VARIABLE) if name else None
 
 

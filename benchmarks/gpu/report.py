@@ -135,7 +135,8 @@ def _backend_targets(record: Record) -> Iterator[list[str]]:
     best = [row for row in rows if row["backend"] == rows[0]["backend"] and row["host_s"] is not None]
     if best:
         dearest = max(best, key=lambda row: float(row["host_s"]))
-        title = f"64x64: the host's time for a call without gradients, at its worst ({dearest['name']})"
+        call = f"{dearest['name']} by {dearest['backend']}"
+        title = f"64x64: the host's time for a call without gradients, at its worst ({call})"
         reached = f"{1e6 * dearest['host_s']:.1f} us"
         yield [title, f"at most {1e6 * _MOST_HOST_S:.0f} us", reached, _verdict(dearest["host_s"] <= _MOST_HOST_S)]
     if record["device"] == "cuda" and rows:
