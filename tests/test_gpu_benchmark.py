@@ -257,7 +257,7 @@ def test_backends_and_launches_are_judged():
     assert backends.startswith("| cuda, times the time of triton, at its worst of 2 (forward, float32, 64x64) |")
     assert backends.endswith("| at most 1.00 | 1.50 | not met |")
     assert lines == [
-        "| 64x64: the host's time for a call without gradients, at its worst (b by cuda) | at most 10 us | 9.0 us | met |",
+        "| 64x64: the host's time for a call without gradients, at worst (b by cuda) | at most 10 us | 9.0 us | met |",
         "| ops of all backends recorded in CUDA graphs, replayed to the same bits | 3 of 3 | 2 of 3 | not met |",
     ]
 

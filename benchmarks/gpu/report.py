@@ -136,7 +136,7 @@ def _backend_targets(record: Record) -> Iterator[list[str]]:
     if best:
         dearest = max(best, key=lambda row: float(row["host_s"]))
         call = f"{dearest['name']} by {dearest['backend']}"
-        title = f"64x64: the host's time for a call without gradients, at its worst ({call})"
+        title = f"64x64: the host's time for a call without gradients, at worst ({call})"
         reached = f"{1e6 * dearest['host_s']:.1f} us"
         yield [title, f"at most {1e6 * _MOST_HOST_S:.0f} us", reached, _verdict(dearest["host_s"] <= _MOST_HOST_S)]
     if record["device"] == "cuda" and rows:
