@@ -25,7 +25,7 @@ class Backend:
 
     Attributes:
         name: what `use_backend` takes.
-        module: a module with a function for each op and `refusal(device_type, dtype)`, which returns
+        module: a module with a function for each op and `refusal(device, dtype)`, which returns
             None where it can serve and otherwise a sentence that says why not; ValueError where the environment
             asks it for something that is not there.
     """
@@ -33,8 +33,8 @@ class Backend:
     name: str
     module: ModuleType
 
-    def refusal(self, device_type: str, dtype: torch.dtype) -> str | None:
-        return self.module.refusal(device_type, dtype)
+    def refusal(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        return self.module.refusal(device, dtype)
 
     def implementation(self, op: str) -> Callable[..., Tensor]:
         return getattr(self.module, op)
@@ -62,11 +62,11 @@ def available_backends(device: str | torch.device = "cpu", dtype: torch.dtype = 
         >>> available_backends()["eager"]
         'available'
     """
-    device_type = torch.device(device).type
+    device = torch.device(device)
 
     def answer(name: str) -> str:
         try:
-            return _load(name).refusal(device_type, dtype) or "available"
+            return _load(name).refusal(device, dtype) or "available"
         except ValueError as error:  # the environment asks for what is not there
             return str(error)
 
@@ -129,18 +129,18 @@ def forced() -> str | None:
     return _known(name, _ENVIRONMENT_VARIABLE) if name else None
 
 
-def choose(device_type: str, dtype: torch.dtype) -> Backend:
+def choose(device: torch.device, dtype: torch.dtype) -> Backend:
     """The backend that serves a call on this device and dtype."""
     name = forced()
     if name is not None:
         backend = _load(name)
-        reason = backend.refusal(device_type, dtype)
+        reason = backend.refusal(device, dtype)
         if reason is not None:
-            raise RuntimeError(f"backend {name!r} was asked for and cannot serve {dtype} on {device_type}: {reason}")
+            raise RuntimeError(f"backend {name!r} was asked for and cannot serve {dtype} on {device}: {reason}")
         return backend
     for candidate in _MODULES:
         backend = _load(candidate)
-        if backend.refusal(device_type, dtype) is None:
+        if backend.refusal(device, dtype) is None:
             return backend
     raise AssertionError("the eager backend serves every call")
 

@@ -207,7 +207,7 @@ def _register(name: str) -> None:
     _library.define(f"{name}({signature}) -> Tensor")
     op = getattr(torch.ops.gkm_ops, name).default
     tensors = names.index("radii")  # so many come first
-    checked: dict[tuple[Any, ...], tuple[Sizes, str]] = {}
+    checked: dict[tuple[Any, ...], tuple[Sizes, torch.device]] = {}
 
     def sizes_of(arguments: dict[str, Any]) -> Sizes:
         check_given(arguments)
@@ -224,11 +224,11 @@ def _register(name: str) -> None:
         if found is None:
             if len(checked) >= _MOST_KINDS:
                 checked.clear()
-            found = checked[kind] = (sizes_of(dict(zip(names, args, strict=True))), args[0].device.type)
-        sizes, device_type = found
+            found = checked[kind] = (sizes_of(dict(zip(names, args, strict=True))), args[0].device)
+        sizes, device = found
         if 0 in sizes:
             return _empty_result(target, sizes, dict(zip(names, args, strict=True))).zero_()
-        return backends.choose(device_type, args[0].dtype).implementation(name)(*args)
+        return backends.choose(device, args[0].dtype).implementation(name)(*args)
 
     def fake(*args: Any) -> Tensor:
         arguments = dict(zip(names, args, strict=True))

@@ -43,7 +43,7 @@ def _check(x: Tensor, y: Tensor, taps_w: Tensor, taps_h: Tensor, radii: Any, rid
 def _serve(x: Tensor, y: Tensor, *others: Any) -> Tensor:
     if 0 in _check(x, y, *others):
         return torch.zeros_like(y, memory_format=torch.contiguous_format)
-    return backends.choose(x.device.type, x.dtype).implementation("ridge_dual")(x, y, *others)
+    return backends.choose(x.device, x.dtype).implementation("ridge_dual")(x, y, *others)
 
 
 def _fake(x: Tensor, y: Tensor, *others: Any) -> Tensor:

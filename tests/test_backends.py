@@ -201,5 +201,5 @@ def test_the_command_line_explains_itself():
 
 def test_the_environment_forces_from_the_start():
     done = run("-c", "import gkm_ops, torch; from gkm_ops import backends; "
-               "print(backends.choose('cpu', torch.float32).name)", GKM_OPS_BACKEND="eager")  # fmt: skip
+               "print(backends.choose(torch.device('cpu'), torch.float32).name)", GKM_OPS_BACKEND="eager")  # fmt: skip
     assert done.stdout.strip() == "eager", done.stderr

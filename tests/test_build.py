@@ -147,7 +147,7 @@ def test_the_binding_loads_beside_a_torch_without_cuda(tmp_path):
         "compiled.library_path = lambda name: sys.argv[1]\n"
         "cuda._library, cuda._problem = cuda._load()\n"
         "assert cuda.built() == 'sm_00', cuda.built()\n"
-        "assert 'no GPU of theirs' in cuda._problem_of(0)\n"
+        "assert 'no GPU of theirs' in cuda._problem_here()\n"
         "print(torch.ops.gkm_ops_cuda.evaluate.default._schema)",
         library, cwd=ROOT,
     )  # fmt: skip
@@ -157,10 +157,12 @@ def test_the_binding_loads_beside_a_torch_without_cuda(tmp_path):
 
 def test_a_backend_that_was_not_built_or_has_no_gpu_says_so(monkeypatch):
     monkeypatch.setattr(cuda, "_problem", "its library was not built")
-    assert cuda.refusal("cuda", torch.float32) == cuda.built() == "its library was not built"
+    assert cuda.refusal(torch.device("cuda"), torch.float32) == cuda.built() == "its library was not built"
     monkeypatch.setattr(cuda, "_problem", None)
-    assert cuda.refusal("cpu", torch.float32) == "it serves GPUs, not cpu"
+    assert cuda.refusal(torch.device("cpu"), torch.float32) == "it serves GPUs, not cpu"
     monkeypatch.setattr(cuda, "has_gpu", lambda: False)
-    assert cuda.refusal("cuda", torch.float32) == "torch finds no GPU"
+    assert cuda.refusal(torch.device("cuda"), torch.float32) == "torch finds no GPU"
     monkeypatch.setattr(cuda, "has_gpu", lambda: True)
-    assert cuda.refusal("cuda", torch.int32) == "it has no kernels for torch.int32"
+    assert cuda.refusal(torch.device("cuda"), torch.int32) == "it has no kernels for torch.int32"
+    monkeypatch.setattr(cuda, "_problem_of", "GPU {} is none of its".format)
+    assert cuda.refusal(torch.device("cuda:1"), torch.float32) == "GPU 1 is none of its"

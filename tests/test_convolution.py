@@ -71,7 +71,7 @@ def test_large_convolutions_go_through_transforms_and_others_do_not():
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_winograd_on_every_instruction_set(instruction_set, size, channels, outputs, kernel, monkeypatch):
     monkeypatch.setenv("GKM_OPS_CPU_ISA", instruction_set)
-    reason = cpu.refusal("cpu", torch.float32)
+    reason = cpu.refusal(torch.device("cpu"), torch.float32)
     if reason is not None:
         pytest.skip(reason)
     x, weight, bias = (tensor.detach() for tensor in operands(2, channels, outputs, kernel, *size))
@@ -95,7 +95,7 @@ def test_winograd_on_every_instruction_set(instruction_set, size, channels, outp
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_gradients_by_weights_on_every_instruction_set(instruction_set, size, channels, outputs, kernel, monkeypatch):
     monkeypatch.setenv("GKM_OPS_CPU_ISA", instruction_set)
-    reason = cpu.refusal("cpu", torch.float32)
+    reason = cpu.refusal(torch.device("cpu"), torch.float32)
     if reason is not None:
         pytest.skip(reason)
     x, weight, bias = operands(2, channels, outputs, kernel, *size)

@@ -25,7 +25,7 @@ def is_plain(*tensors: Tensor) -> bool:
 
 def kernels_serve(*tensors: Tensor) -> bool:
     """Whether it is about plain numbers, nothing transforms what is done with them, and the kernels are there."""
-    return is_plain(*tensors) and not is_traced() and cpu.refusal("cpu", torch.float32) is None
+    return is_plain(*tensors) and not is_traced() and cpu.refusal(tensors[0].device, torch.float32) is None
 
 
 def is_traced() -> bool:
