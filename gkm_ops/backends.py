@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from types import ModuleType, TracebackType
 
@@ -24,7 +25,7 @@ class Backend:
 
     Attributes:
         name: what `use_backend` takes.
-        module: a module with a function for each op and `refusal(device_type, dtype)`, which returns
+        module: a module with a function for each op and `refusal(device, dtype)`, which returns
             None where it can serve and otherwise a sentence that says why not; ValueError where the environment
             asks it for something that is not there.
     """
@@ -32,8 +33,8 @@ class Backend:
     name: str
     module: ModuleType
 
-    def refusal(self, device_type: str, dtype: torch.dtype) -> str | None:
-        return self.module.refusal(device_type, dtype)
+    def refusal(self, device: torch.device, dtype: torch.dtype) -> str | None:
+        return self.module.refusal(device, dtype)
 
     def implementation(self, op: str) -> Callable[..., Tensor]:
         return getattr(self.module, op)
@@ -46,8 +47,9 @@ _MODULES = {
     "triton": "gkm_ops.kernels.backend",
     "eager": "gkm_ops.reference",
 }
-_forced: str | None = None
 _backends: dict[str, Backend] = {}
+# The last one counts. Threads change it without a lock, by single operations.
+_settings: list[use_backend] = []
 
 
 def available_backends(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
@@ -60,11 +62,11 @@ def available_backends(device: str | torch.device = "cpu", dtype: torch.dtype = 
         >>> available_backends()["eager"]
         'available'
     """
-    device_type = torch.device(device).type
+    device = torch.device(device)
 
     def answer(name: str) -> str:
         try:
-            return _load(name).refusal(device_type, dtype) or "available"
+            return _load(name).refusal(device, dtype) or "available"
         except ValueError as error:  # the environment asks for what is not there
             return str(error)
 
@@ -74,8 +76,9 @@ def available_backends(device: str | torch.device = "cpu", dtype: torch.dtype = 
 class use_backend:  # noqa: N801
     """Force one backend for all calls, from now on or for a ``with`` block.
 
-    The setting is the process's, so that backward passes on other threads follow it. It outranks the
-    environment variable ``GKM_OPS_BACKEND``, which forces a backend from the start.
+    The setting is the process's, so that backward passes on other threads follow it; where blocks overlap, the
+    one entered last counts. It outranks the environment variable ``GKM_OPS_BACKEND``, which forces a backend from
+    the start.
 
     Args:
         name: a name from `available_backends`, or None for the best that can serve each call.
@@ -92,18 +95,27 @@ class use_backend:  # noqa: N801
     """
 
     def __init__(self, name: str | None) -> None:
-        global _forced
-        self._previous = _forced
-        _forced = None if name is None else _known(name, "use_backend")
+        self.name = None if name is None else _known(name, "use_backend")
+        self._is_block = False
+        # Of plain calls the last one stays, for this may be a block.
+        for replaced in [setting for setting in _settings if not setting._is_block][:-1]:
+            replaced._remove()
+        _settings.append(self)
 
     def __enter__(self) -> use_backend:
+        self._is_block = True
+        self._remove()
+        _settings.append(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        global _forced
-        _forced = self._previous
+        self._remove()
+
+    def _remove(self) -> None:
+        with suppress(ValueError):
+            _settings.remove(self)
 
 
 def forced() -> str | None:
@@ -112,22 +124,23 @@ def forced() -> str | None:
     Raises:
         ValueError: the environment variable names none that there is.
     """
-    name = _forced or os.environ.get(_ENVIRONMENT_VARIABLE)
+    last = _settings[-1:]
+    name = (last[0].name if last else None) or os.environ.get(_ENVIRONMENT_VARIABLE)
     return _known(name, _ENVIRONMENT_VARIABLE) if name else None
 
 
-def choose(device_type: str, dtype: torch.dtype) -> Backend:
+def choose(device: torch.device, dtype: torch.dtype) -> Backend:
     """The backend that serves a call on this device and dtype."""
     name = forced()
     if name is not None:
         backend = _load(name)
-        reason = backend.refusal(device_type, dtype)
+        reason = backend.refusal(device, dtype)
         if reason is not None:
-            raise RuntimeError(f"backend {name!r} was asked for and cannot serve {dtype} on {device_type}: {reason}")
+            raise RuntimeError(f"backend {name!r} was asked for and cannot serve {dtype} on {device}: {reason}")
         return backend
     for candidate in _MODULES:
         backend = _load(candidate)
-        if backend.refusal(device_type, dtype) is None:
+        if backend.refusal(device, dtype) is None:
             return backend
     raise AssertionError("the eager backend serves every call")
 

@@ -72,6 +72,7 @@ class GaussianBank(nn.Module):
 
     taps: Tensor
     radii: tuple[int, ...]
+    _exact_taps: Tensor | None = None  # a trainable bank has none, whatever has become of its parameter
 
     def __init__(
         self,
@@ -176,7 +177,7 @@ class GaussianBank(nn.Module):
 
     def extra_repr(self) -> str:
         colours = "" if self.num_channels is None else f"channels={self.num_channels}, "
-        trainable = isinstance(self.taps, nn.Parameter)
+        trainable = self._exact_taps is None
         return f"{colours}kernels={self.num_kernels}, radius={max(self.radii)}, trainable={trainable}"
 
     def _set_kernels(self, kernels: list[Tensor], channels: int | None, trainable: bool, device: torch.device) -> None:
@@ -193,9 +194,10 @@ class GaussianBank(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> GaussianBank:
         """Follow a move to another device, but not one to a narrower type."""
+        before = self.taps
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        if not isinstance(self.taps, nn.Parameter):
-            self.taps = self._exact_taps.to(self.taps.device)
+        if self._exact_taps is not None and self.taps is not before:
+            self.taps = self._exact_taps.to(self.taps.device, copy=True)
         return self
 
 

@@ -23,7 +23,7 @@ def _load() -> str | None:
 _problem = _load()
 
 
-def refusal(device_type: str, dtype: torch.dtype) -> str | None:
+def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why this backend cannot serve a device and dtype, or None where it can.
 
     Raises:
@@ -31,8 +31,8 @@ def refusal(device_type: str, dtype: torch.dtype) -> str | None:
     """
     if _problem is not None:
         return _problem
-    if device_type != "cpu":
-        return f"it serves the CPU alone, not {device_type}"
+    if device.type != "cpu":
+        return f"it serves the CPU alone, not {device.type}"
     try:
         _info.instruction_set()
     except RuntimeError as error:

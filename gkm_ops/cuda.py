@@ -51,22 +51,33 @@ def has_gpu() -> bool:
 
 @functools.cache
 def _problem_of(device: int) -> str | None:
-    """Why the kernels do not run on a GPU, which has to be the current one."""
+    """Why the kernels do not run on a GPU."""
+    with torch.cuda.device(device):
+        return _problem_here()
+
+
+def _problem_here() -> str | None:
+    """Why they do not run on the current one."""
     problem = _told("gkm_ops_cuda_problem")
     return problem and f"its kernels, for {built()}, do not run on this GPU: {problem}"
 
 
-def refusal(device_type: str, dtype: torch.dtype) -> str | None:
+def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why this backend cannot serve a device and dtype, or None where it can."""
     if _problem is not None:
         return _problem
-    if device_type != "cuda":
-        return f"it serves GPUs, not {device_type}"
+    if device.type != "cuda":
+        return f"it serves GPUs, not {device.type}"
     if not has_gpu():
         return "torch finds no GPU"
     if dtype not in compiled.DTYPES:
         return f"it has no kernels for {dtype}"
-    return _problem_of(torch.cuda.current_device())
+    return _problem_of(index_of(device))
+
+
+def index_of(device: torch.device) -> int:
+    """A GPU's number; the current one's where a device has none."""
+    return torch.cuda.current_device() if device.index is None else device.index
 
 
 class _CudaOps(compiled.CompiledOps):

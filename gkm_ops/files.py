@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,7 +16,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A file to write to that takes the place of ``path`` once everything is on the disk.
 
     Until then it has another name in the same folder. After an error (a full disk, an interruption) it is
-    removed, and what was at ``path`` is as it was.
+    removed, and what was at ``path`` is as it was. It has the mode of the file that it replaces, and where that is
+    by a link, the link stays.
 
     Args:
         path: where the file shall be; its folder exists.
@@ -27,15 +29,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         >>> with replacing("notes.bin") as file:
         ...     _ = file.write(b"all of it")
     """
-    path = Path(path)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
     with naming(path, temporary):
         try:
             with temporary.open("xb") as file:
+                with suppress(FileNotFoundError):
+                    shutil.copymode(target, temporary)
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(temporary, path)
+            os.replace(temporary, target)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise

@@ -25,7 +25,7 @@ def gkm_blur(
         coeffs: coefficient maps ``[B, M, H, W]``, shared by the colours, or ``[B, M, C, H, W]``, in the
             type of ``x``. They may be negative and need not sum to one.
         bank: M kernels, on the device of ``x``.
-        mix: ``[M, O, C]``, any floating type; absent: the identity, O = C.
+        mix: ``[M, O, C]``, any of those types; absent: the identity, O = C.
         padding_mode: ``"zeros"``, ``"reflect"`` (each kernel by its own radius, the edge not repeated)
             or ``"replicate"``.
 
@@ -33,7 +33,7 @@ def gkm_blur(
         ``[B, O, H, W]`` in the type of ``x``, contiguous.
 
     Raises:
-        TypeError: an argument of a type that cannot serve.
+        TypeError: an argument of a type or layout that cannot serve.
         ValueError: shapes, devices or a padding mode that do not fit; ``"reflect"`` on an image no wider
             than the largest radius.
 

@@ -9,8 +9,8 @@ every derivative of every order with one rule: the derivative of <g, dF/da> by b
 the place of a. Nothing but inputs is ever kept for a backward pass.
 
 Shapes: x [B, C, H, W]; y [B, O, H, W]; coeffs [B, M, H, W], or [B, M, C, H, W] for maps of each colour's
-own; taps_w and taps_h (along the width and the height) [M, K] or [C, M, K], K odd, any floating type;
-mix [M, O, C], any floating type, absent: identity, O = C; radii M or C * M ints.
+own; taps_w and taps_h (along the width and the height) [M, K] or [C, M, K], K odd; mix [M, O, C], absent:
+identity, O = C; radii M or C * M ints. Taps and mix may be of other floating types than the images.
 """
 
 from __future__ import annotations
@@ -42,14 +42,19 @@ _OPS = {
 }
 _OP_FOR = {variable: name for name, (variable, _) in _OPS.items()}
 _VARIABLES = tuple(_OP_FOR)
+_SHARED = ("taps_w", "taps_h", "mix")  # by all images of a batch
 _TYPES = {"mix": "Tensor?", "radii": "int[]", "padding_mode": "str", "per_channel": "bool"}
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+_WANTED_DTYPES = "wanted float32, float64, bfloat16 or float16"
 
 # Where nothing but one of these is below autograd, no mode and no subclass stands between a call and its
 # implementation, which spares a small call the way back through the dispatcher.
 _PLAIN_KEYSETS = {torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key)).raw_repr() for key in ("CPU", "CUDA")}
 _BELOW_AUTOGRAD = torch._C._after_autograd_keyset
 _BELOW_AUTOGRAD_BITS = _BELOW_AUTOGRAD.raw_repr()
+
+# Where calls with tensors of other layouts go: they are not served, as they look like dense ones that an op knows.
+_NOT_DENSE = ("SparseCPU", "SparseCUDA", "SparseCsrCPU", "SparseCsrCUDA", "MkldnnCPU")
 
 # Of so many kinds of calls an op knows that they are right; then it begins anew.
 _MOST_KINDS = 256
@@ -85,7 +90,7 @@ def check(
     """Refuse arguments that do not fit together, by name, and return their sizes.
 
     Raises:
-        TypeError: a tensor of an unsupported type, or types that differ.
+        TypeError: a tensor of an unsupported type or layout, or types that differ.
         ValueError: anything else that is wrong: a rank, a size, a device, a radius, a padding mode.
     """
     first_name, image = ("x", x) if x is not None else ("y", y)
@@ -93,7 +98,7 @@ def check(
     if image.dim() != 4:
         raise ValueError(f"{first_name}: got shape {tuple(image.shape)}, wanted [B, C, H, W]")
     if image.dtype not in _DTYPES:
-        raise TypeError(f"{first_name}: got {image.dtype}, wanted float32, float64, bfloat16 or float16")
+        raise TypeError(f"{first_name}: got {image.dtype}, {_WANTED_DTYPES}")
     parameters = (("taps_w", taps_w), ("taps_h", taps_h), ("mix", mix))
     _check_tensors(first_name, image, (("y", y), ("coeffs", coeffs)), parameters)
     B, channels, H, W = image.shape
@@ -163,17 +168,19 @@ _Named = tuple[tuple[str, Tensor | None], ...]
 
 
 def _check_tensors(first_name: str, image: Tensor, same: _Named, parameters: _Named) -> None:
-    """Images and maps share a type; taps and mix may be any floating type; all share a device."""
+    """Images and maps share a type; taps and mix may be of another; all are dense and share a device."""
     dtype, device = image.dtype, image.device
     for name, tensor in same:
         if tensor is not None and tensor.dtype != dtype:
             raise TypeError(f"{name}: got {tensor.dtype}, wanted {dtype}, the type of {first_name}")
-    seen = image
-    for name, tensor in same + parameters:
+    seen = None
+    for name, tensor in ((first_name, image), *same, *parameters):
         if tensor is None or tensor is seen:  # one bank's taps serve both axes
             continue
-        if not tensor.is_floating_point():
-            raise TypeError(f"{name}: got {tensor.dtype}, wanted a floating-point type")
+        if tensor.layout != torch.strided:
+            raise TypeError(f"{name}: got layout {tensor.layout}, wanted a dense tensor; call to_dense() on it")
+        if tensor.dtype not in _DTYPES:
+            raise TypeError(f"{name}: got {tensor.dtype}, {_WANTED_DTYPES}")
         if tensor.device != device:
             raise ValueError(f"{name}: got a tensor on {tensor.device}, wanted {device}, that of {first_name}")
         seen = tensor
@@ -200,14 +207,14 @@ def _register(name: str) -> None:
     _library.define(f"{name}({signature}) -> Tensor")
     op = getattr(torch.ops.gkm_ops, name).default
     tensors = names.index("radii")  # so many come first
-    checked: dict[tuple[Any, ...], tuple[Sizes, str]] = {}
+    checked: dict[tuple[Any, ...], tuple[Sizes, torch.device]] = {}
 
     def sizes_of(arguments: dict[str, Any]) -> Sizes:
         check_given(arguments)
         return check(target=target, **arguments)
 
     def serve(*args: Any) -> Tensor:
-        # All that `check` looks at: most calls are of a kind that it has seen. What it refuses stays unknown.
+        # All that `check` looks at but layouts; most calls are of a kind that it has seen. What it refuses is not kept.
         kind = (
             *[None if tensor is None else (tensor.shape, tensor.dtype, tensor.device) for tensor in args[:tensors]],
             tuple(args[tensors]),
@@ -217,11 +224,11 @@ def _register(name: str) -> None:
         if found is None:
             if len(checked) >= _MOST_KINDS:
                 checked.clear()
-            found = checked[kind] = (sizes_of(dict(zip(names, args, strict=True))), args[0].device.type)
-        sizes, device_type = found
+            found = checked[kind] = (sizes_of(dict(zip(names, args, strict=True))), args[0].device)
+        sizes, device = found
         if 0 in sizes:
             return _empty_result(target, sizes, dict(zip(names, args, strict=True))).zero_()
-        return backends.choose(device_type, args[0].dtype).implementation(name)(*args)
+        return backends.choose(device, args[0].dtype).implementation(name)(*args)
 
     def fake(*args: Any) -> Tensor:
         arguments = dict(zip(names, args, strict=True))
@@ -270,23 +277,6 @@ def _register(name: str) -> None:
                 ]
                 return sum(terms[1:], terms[0]) if terms else None
 
-    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> tuple[Tensor, int]:
-        dims = dict(zip(names, in_dims, strict=True))
-        arguments = dict(zip(names, args, strict=True))
-        shared = ("taps_w", "taps_h", "mix")
-        if target in shared or any(isinstance(dims.get(argument), int) for argument in shared):
-            results = [
-                evaluate({a: v.select(dims[a], i) if isinstance(dims[a], int) else v for a, v in arguments.items()})
-                for i in range(info.batch_size)
-            ]
-            return torch.stack(results), 0
-        for argument in ("x", "y", "coeffs"):
-            if argument in arguments:
-                value, dim = arguments[argument], dims[argument]
-                batched = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
-                arguments[argument] = batched.flatten(0, 1)
-        return evaluate(arguments).unflatten(0, batched.shape[:2]), 0
-
     def autocast(device_type: str) -> Any:
         key = f"Autocast{device_type.upper()}"
         excluded = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, key))
@@ -309,8 +299,10 @@ def _register(name: str) -> None:
 
     _library.impl(name, serve, "CompositeExplicitAutograd")
     register_function(_library, name, Derivative, tensors, serve)
+    for key in _NOT_DENSE:
+        _library.impl(name, fake, key)  # refuses them
     torch.library.register_fake(f"gkm_ops::{name}", fake, lib=_library)
-    torch.library.register_vmap(f"gkm_ops::{name}", vmap, lib=_library)
+    register_vmap(_library, name, names, over_images=target not in _SHARED)
     autocast("cpu")
     autocast("cuda")
 
@@ -358,6 +350,33 @@ def register_function(library: torch.library.Library, name: str, function: Any, 
             return op.redispatch(keyset & _BELOW_AUTOGRAD, *args)
 
     library.impl(name, autograd, "Autograd", with_keyset=True)
+
+
+def register_vmap(library: torch.library.Library, name: str, names: tuple[str, ...], over_images: bool = True) -> None:
+    """Register the rule of an op under vmap: one call for all samples' images, or a call for each sample.
+
+    Args:
+        over_images: the op gives images or maps, and not a sum over all of a batch.
+    """
+    op = getattr(torch.ops.gkm_ops, name).default
+
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
+        dims = dict(zip(names, in_dims, strict=True))
+        arguments = dict(zip(names, args, strict=True))
+        mapped = {argument: dim for argument, dim in dims.items() if isinstance(dim, int)}
+        if over_images and mapped.keys().isdisjoint(_SHARED):
+            for argument in ("x", "y", "coeffs"):
+                if argument in arguments:
+                    value, dim = arguments[argument], dims[argument]
+                    batched = value.expand(info.batch_size, *value.shape) if dim is None else value.movedim(dim, 0)
+                    arguments[argument] = batched.flatten(0, 1)
+            return op(*arguments.values()).unflatten(0, batched.shape[:2]), 0
+        samples = [{a: arguments[a].select(dim, i) for a, dim in mapped.items()} for i in range(info.batch_size)]
+        if not samples:  # one of zeros says of what shape they would be
+            samples = [{a: arguments[a].sum(dim) for a, dim in mapped.items()}]
+        return torch.stack([op(*(arguments | sample).values()) for sample in samples])[: info.batch_size], 0
+
+    torch.library.register_vmap(f"gkm_ops::{name}", vmap, lib=library)
 
 
 def _saved_arguments(ctx: Any, names: tuple[str, ...]) -> dict[str, Any]:

@@ -156,7 +156,7 @@ def ridge_dual(
     return z.squeeze(-1).movedim(-1, 1).to(y.dtype).contiguous()
 
 
-def refusal(device_type: str, dtype: torch.dtype) -> str | None:
+def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     """Plain PyTorch serves every call."""
     return None
 

@@ -18,7 +18,7 @@ from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import register_flop_formula
 
 from gkm_ops import backends
-from gkm_ops.ops import below_autograd, check, check_given, derivative, forward_rule, register_function
+from gkm_ops.ops import below_autograd, check, check_given, derivative, forward_rule, register_function, register_vmap
 
 _NAME = "gkm_ops::ridge_dual"
 _library = torch.library.Library("gkm_ops", "FRAGMENT")
@@ -43,7 +43,7 @@ def _check(x: Tensor, y: Tensor, taps_w: Tensor, taps_h: Tensor, radii: Any, rid
 def _serve(x: Tensor, y: Tensor, *others: Any) -> Tensor:
     if 0 in _check(x, y, *others):
         return torch.zeros_like(y, memory_format=torch.contiguous_format)
-    return backends.choose(x.device.type, x.dtype).implementation("ridge_dual")(x, y, *others)
+    return backends.choose(x.device, x.dtype).implementation("ridge_dual")(x, y, *others)
 
 
 def _fake(x: Tensor, y: Tensor, *others: Any) -> Tensor:
@@ -110,24 +110,10 @@ def _maps(form: dict[str, Any], y: Tensor) -> Tensor:
     return derivative("coeffs", form | {"y": y, "coeffs": None})
 
 
-def _vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> tuple[Tensor, int]:
-    if in_dims[2] is not None or in_dims[3] is not None:  # each sample has taps of its own
-        results = [
-            _op(*(arg.select(dim, i) if isinstance(dim, int) else arg for arg, dim in zip(args, in_dims, strict=True)))
-            for i in range(info.batch_size)
-        ]
-        return torch.stack(results), 0
-    x, y = (
-        (arg.expand(info.batch_size, *arg.shape) if dim is None else arg.movedim(dim, 0)).flatten(0, 1)
-        for arg, dim in zip(args[:2], in_dims[:2], strict=True)
-    )
-    return _op(x, y, *args[2:]).unflatten(0, (info.batch_size, -1)), 0
-
-
 _library.impl("ridge_dual", _serve, "CompositeExplicitAutograd")
 torch.library.register_fake(_NAME, _fake, lib=_library)
 register_function(_library, "ridge_dual", _Solution, _TENSORS, _serve)
-torch.library.register_vmap(_NAME, _vmap, lib=_library)
+register_vmap(_library, "ridge_dual", _NAMES)
 for _device_type in ("cpu", "cuda"):
     torch.library.register_autocast(_NAME, _device_type, torch.float32, lib=_library)
 

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,6 +32,14 @@ if TYPE_CHECKING:  # it wants Pillow
 
 CHECKPOINT, WEIGHTS, LOG = "checkpoint.pt", "weights.safetensors", "log.csv"
 _COLUMNS = ("step", "epoch", "loss_kind", "loss", "learning_rate")
+# What a checkpoint holds, and whether a value can be it: a file can hold anything.
+_ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "net": lambda value: isinstance(value, dict),
+    "optimizer": lambda value: isinstance(value, dict),
+    "signature": lambda value: isinstance(value, dict),
+    "step": lambda value: isinstance(value, int) and value >= 0,
+    "done": lambda value: isinstance(value, float) and 0 <= value <= 1,
+}
 
 # As released: SSIM takes part from this epoch on, in turns of so many epochs.
 _SSIM_FROM, _SSIM_TURN = 1000, 100
@@ -432,7 +440,7 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
     try:
         net.load_state_dict(state["net"])
         optimizer.load_state_dict(state["optimizer"])
-    except (KeyError, RuntimeError, ValueError) as error:
+    except Exception as error:  # each layer of torch has errors of its own
         kind = f"release {net.gcm.release} in mode {net.gcm.mode}"
         raise ValueError(f"{run}: got a run of another net, wanted one of {kind}; {advice}") from error
     unknown = [name for name in signature if name not in recorded]
@@ -471,9 +479,9 @@ def _of_first_process(run: Path) -> bytes | None:
 def _checkpoint(content: bytes, path: Path) -> dict[str, Any]:
     state = unpickled(content, path)
     entries = state if isinstance(state, dict) else {}
-    missing = [name for name in ("net", "optimizer", "signature", "step", "done") if name not in entries]
+    missing = [name for name, fits in _ENTRIES.items() if not fits(entries.get(name))]
     if missing:
-        raise ValueError(f"{path}: got a file without {', '.join(missing)}, wanted the checkpoint of a run")
+        raise ValueError(f"{path}: got a file without usable {', '.join(missing)}, wanted the checkpoint of a run")
     return entries
 
 

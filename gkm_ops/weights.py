@@ -18,6 +18,7 @@ from gkm_ops.nn.gkmnet import GKMNet, unwrapped
 
 _PACKAGED = "gkmnet.safetensors"
 _DAMAGED = "got a file that is damaged or holds more than tensors, which is never run"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def pretrained() -> GKMNet:
@@ -72,8 +73,9 @@ def load_weights(net: GKMNet, path: str | os.PathLike[str]) -> None:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a damaged file, one with code in it, other names or shapes than the network's, numbers that are
-            complex, infinite or NaN, or weights that say they are of the other release.
+        ValueError: a damaged file, one with code in it, other names or shapes than the network's, tensors that are not
+            dense ones of float16 to float64, numbers that are infinite or NaN, or weights that say they are of the
+            other release.
 
     Example:
         >>> save_weights(GKMNet(), "weights.safetensors")
@@ -146,22 +148,22 @@ def _load(net: GKMNet, path: str | os.PathLike[str], state: Mapping[str, Any], s
     misfits = [
         *(f"no {name}" for name in wanted if name not in state),
         *(f"{name}, unknown" for name in state if name not in wanted),
-        *(
-            f"{name} of shape {_shape(state[name])}, not {tuple(wanted[name].shape)}"
-            for name in wanted
-            if name in state and _shape(state[name]) != tuple(wanted[name].shape)
-        ),
-        *(
-            f"{name} of {value.dtype}" if value.is_complex() else f"{name} with NaN or infinity"
-            for name, value in state.items()
-            if isinstance(value, torch.Tensor) and (value.is_complex() or not value.isfinite().all())
-        ),
+        *(f"{name} {told}" for name in wanted if name in state and (told := _misfit(state[name], wanted[name]))),
     ]
     if misfits:
         shown = "; ".join(misfits[:3]) + (f"; and {len(misfits) - 3} more" if len(misfits) > 3 else "")
         raise ValueError(f"{path}: got other weights than a GKMNet's {len(wanted)} entries: {shown}")
-    net.load_state_dict(state)
+    net.load_state_dict({name: state[name] for name in wanted})
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+def _misfit(value: Any, wanted: torch.Tensor) -> str | None:
+    """What keeps a value from an entry's place. Numbers come last: a small file can claim any number of them."""
+    if not isinstance(value, torch.Tensor):
+        return f"as a {type(value).__name__}"
+    if value.is_nested or value.layout != torch.strided or value.device.type != "cpu":
+        return "not as a dense tensor with values"
+    if value.shape != wanted.shape:
+        return f"of shape {tuple(value.shape)}, not {tuple(wanted.shape)}"
+    if value.dtype not in (*_DTYPES, wanted.dtype):
+        return f"of {value.dtype}"
+    return None if value.isfinite().all() else "with NaN or infinity"

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gkm_ops import reference
-from gkm_ops.cuda import has_gpu
+from gkm_ops.cuda import has_gpu, index_of
 
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A tile, or a block of one: a small one wastes few multiply-adds on the halo.
@@ -32,18 +32,18 @@ _LEAST_CAPABILITY = (8, 0)  # has TF32
 _HAS_TRITON = find_spec("triton") is not None
 
 
-def refusal(device_type: str, dtype: torch.dtype) -> str | None:
+def refusal(device: torch.device, dtype: torch.dtype) -> str | None:
     """Why this backend cannot serve a device and dtype, or None where it can."""
     if not _HAS_TRITON:
         return "triton is not installed"
-    if device_type == "cpu":
+    if device.type == "cpu":
         if os.environ.get("TRITON_INTERPRET") != "1":
             return "it serves GPUs; the CPU only in Triton's interpreter, under TRITON_INTERPRET=1"
-    elif device_type != "cuda":
-        return f"it serves GPUs, not {device_type}"
+    elif device.type != "cuda":
+        return f"it serves GPUs, not {device.type}"
     elif not has_gpu():
         return "torch finds no GPU"
-    elif (capability := _capability(torch.cuda.current_device())) < _LEAST_CAPABILITY:
+    elif (capability := _capability(index_of(device))) < _LEAST_CAPABILITY:
         return f"it wants compute capability {_LEAST_CAPABILITY}, not {capability}"
     if dtype not in _DTYPES:
         return f"it has no kernels for {dtype}"

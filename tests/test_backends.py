@@ -9,7 +9,7 @@ import torch
 from conftest import instruction_sets
 
 import gkm_ops
-from gkm_ops import cpu, reference
+from gkm_ops import backends, cpu, reference
 
 BANK = gkm_ops.GaussianBank([0.0, 1.0])
 X, COEFFS = torch.rand(1, 1, 9, 9), torch.rand(1, 2, 9, 9)
@@ -34,10 +34,10 @@ def blur(x=X, coeffs=COEFFS):
 
 
 def test_the_compiled_backend_is_there_and_first():
-    backends = gkm_ops.available_backends()
-    assert backends["cpu"] == backends["eager"] == "available"
-    assert backends["triton"] != "available"
-    assert next(iter(gkm_ops.available_backends())) == "cpu"
+    answers = gkm_ops.available_backends()
+    assert answers["cpu"] == answers["eager"] == "available"
+    assert answers["triton"] != "available"
+    assert next(iter(answers)) == "cpu"
     assert gkm_ops.available_backends("cuda")["cpu"] == "it serves the CPU alone, not cuda"
     assert "torch.int32" in gkm_ops.available_backends("cpu", torch.int32)["cpu"]
 
@@ -61,6 +61,43 @@ def test_forcing_for_a_block_and_for_good(served):
     previous.__exit__(None, None, None)
     blur()
     assert served == ["eager", "cpu", "eager", "cpu", "eager", "cpu", "cpu"]
+
+
+def test_blocks_that_overlap_end_each_its_own(served):
+    first, second = (gkm_ops.use_backend(name) for name in ("eager", "cpu"))
+    for step in (first.__enter__, second.__enter__):  # as on two threads
+        step()
+    blur()
+    first.__exit__(None, None, None)
+    blur()
+    second.__exit__(None, None, None)
+    assert served == ["cpu", "cpu"]
+    assert backends.forced() is None
+
+
+def test_a_block_counts_from_when_it_is_entered(served):
+    block = gkm_ops.use_backend("eager")
+    last = gkm_ops.use_backend("cpu")
+    blur()
+    with block:
+        blur()
+    blur()
+    last.__exit__(None, None, None)
+    assert served == ["cpu", "eager", "cpu"]
+
+
+def test_plain_calls_replace_each_other_and_outlast_blocks():
+    gkm_ops.use_backend("cpu")
+    with gkm_ops.use_backend("eager"):
+        assert backends.forced() == "eager"
+    assert backends.forced() == "cpu"
+    with gkm_ops.use_backend("cpu"):
+        for _ in range(9):
+            gkm_ops.use_backend("eager")
+    assert backends.forced() == "eager"
+    gkm_ops.use_backend(None)
+    assert backends.forced() is None
+    assert len(backends._settings) <= 2
 
 
 def test_a_block_left_by_an_error_is_over(served):
@@ -164,5 +201,5 @@ def test_the_command_line_explains_itself():
 
 def test_the_environment_forces_from_the_start():
     done = run("-c", "import gkm_ops, torch; from gkm_ops import backends; "
-               "print(backends.choose('cpu', torch.float32).name)", GKM_OPS_BACKEND="eager")  # fmt: skip
+               "print(backends.choose(torch.device('cpu'), torch.float32).name)", GKM_OPS_BACKEND="eager")  # fmt: skip
     assert done.stdout.strip() == "eager", done.stderr

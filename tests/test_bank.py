@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import prune
 
 import gkm_ops
 from gkm_ops import GaussianBank
@@ -151,6 +152,28 @@ def test_taps_follow_the_device(name):
     assert bank.taps.dtype == torch.float64
     layer.to_empty(device="cpu")  # as deferred initialisation does
     assert torch.equal(bank.taps, before)
+
+
+@pytest.mark.parametrize("name", banks())
+def test_constant_taps_are_put_in_place_only_where_they_change(name):
+    bank = banks()[name]
+    want = bank.taps.clone()
+    assert bank.share_memory().taps.is_shared()
+    for moved in (bank.to("cpu"), bank.float(), bank.to("cpu")):
+        moved.taps.zero_()  # which must not reach what the next change restores
+    assert torch.equal(bank.float().taps, want)
+
+
+@pytest.mark.parametrize(
+    "reparametrize",
+    [torch.nn.utils.weight_norm, lambda bank, name: prune.l1_unstructured(bank, name, 1)],
+    ids=["weight_norm", "prune"],
+)
+def test_trainable_taps_can_be_made_of_other_parameters(reparametrize):
+    bank = GaussianBank([0.0, 1.0], trainable=True)
+    reparametrize(bank, "taps")
+    assert all(parameter.dtype == torch.float64 for parameter in bank.to("cpu").double().parameters())
+    assert "trainable=True" in repr(bank)
 
 
 def test_trainable_taps_are_a_parameter():

@@ -1,5 +1,6 @@
 """What setup.py decides to build, and the binding of the CUDA kernels beside a torch without CUDA."""
 
+import os
 import runpy
 import shutil
 import sys
@@ -102,6 +103,20 @@ def test_architectures(setup, monkeypatch):
             architectures(NVCC)
 
 
+def test_an_sdist_holds_all_sources_wherever_it_is_made(tmp_path):
+    pytest.importorskip("pybind11")
+    done = run(sys.executable, "setup.py", "egg_info", "--egg-base", tmp_path, cwd=ROOT,
+               env={**os.environ, "GKM_OPS_CUDA": "0"})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    held = set((tmp_path / "gkm_ops.egg-info" / "SOURCES.txt").read_text().splitlines())
+    sources = [*ROOT.glob("csrc/**/*.*"), *ROOT.glob("kernels/*.py"), *ROOT.glob("gkm_ops/**/*.py")]
+    assert held >= {path.relative_to(ROOT).as_posix() for path in sources}
+    assert held >= {
+        "LICENSE", "README.md", "pyproject.toml", "setup.py", "csrc/cuda_ops.cpp", "csrc/cuda/launch.cu",
+        "gkm_ops/_info.pyi", "gkm_ops/data/gkmnet.safetensors", "gkm_ops/py.typed",
+    }  # fmt: skip
+
+
 KERNELS_THAT_ARE_NOT_THERE = """
 #include "cuda/launch.h"
 namespace gkm::cuda {
@@ -132,7 +147,7 @@ def test_the_binding_loads_beside_a_torch_without_cuda(tmp_path):
         "compiled.library_path = lambda name: sys.argv[1]\n"
         "cuda._library, cuda._problem = cuda._load()\n"
         "assert cuda.built() == 'sm_00', cuda.built()\n"
-        "assert 'no GPU of theirs' in cuda._problem_of(0)\n"
+        "assert 'no GPU of theirs' in cuda._problem_here()\n"
         "print(torch.ops.gkm_ops_cuda.evaluate.default._schema)",
         library, cwd=ROOT,
     )  # fmt: skip
@@ -142,10 +157,12 @@ def test_the_binding_loads_beside_a_torch_without_cuda(tmp_path):
 
 def test_a_backend_that_was_not_built_or_has_no_gpu_says_so(monkeypatch):
     monkeypatch.setattr(cuda, "_problem", "its library was not built")
-    assert cuda.refusal("cuda", torch.float32) == cuda.built() == "its library was not built"
+    assert cuda.refusal(torch.device("cuda"), torch.float32) == cuda.built() == "its library was not built"
     monkeypatch.setattr(cuda, "_problem", None)
-    assert cuda.refusal("cpu", torch.float32) == "it serves GPUs, not cpu"
+    assert cuda.refusal(torch.device("cpu"), torch.float32) == "it serves GPUs, not cpu"
     monkeypatch.setattr(cuda, "has_gpu", lambda: False)
-    assert cuda.refusal("cuda", torch.float32) == "torch finds no GPU"
+    assert cuda.refusal(torch.device("cuda"), torch.float32) == "torch finds no GPU"
     monkeypatch.setattr(cuda, "has_gpu", lambda: True)
-    assert cuda.refusal("cuda", torch.int32) == "it has no kernels for torch.int32"
+    assert cuda.refusal(torch.device("cuda"), torch.int32) == "it has no kernels for torch.int32"
+    monkeypatch.setattr(cuda, "_problem_of", "GPU {} is none of its".format)
+    assert cuda.refusal(torch.device("cuda:1"), torch.float32) == "GPU 1 is none of its"

@@ -335,6 +335,21 @@ class Code:
         return os.mkdir, ("run",)
 
 
+ODD = {
+    "shape": lambda weight: weight[:, :66],
+    "vast": lambda weight: torch.zeros(1).expand(10**12),
+    "list": lambda weight: weight.tolist(),
+    "sparse": lambda weight: weight.to_sparse(),
+    "nested": lambda weight: torch.nested.nested_tensor(list(weight)),
+    "meta": lambda weight: weight.to("meta"),
+    "quantized": lambda weight: torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8),
+    "float8_e4m3": lambda weight: weight.to(torch.float8_e4m3fn),
+    "float8_e5m2": lambda weight: weight.to(torch.float8_e5m2),
+    "int": lambda weight: weight.long(),
+    "bool": lambda weight: weight.bool(),
+}
+
+
 def misfit(path, kind, net):
     state = dict(net.state_dict())
     if kind == "code":
@@ -350,8 +365,13 @@ def misfit(path, kind, net):
     elif kind in ("nan", "complex"):
         weight = state["SumLayer.conv.weight"]
         torch.save(state | {"SumLayer.conv.weight": weight * torch.nan if kind == "nan" else weight + 1j}, path)
-    elif kind == "shape":
-        torch.save(state | {"SumLayer.conv.weight": torch.zeros(3, 66, 1, 1)}, path)
+    elif kind == "within itself":
+        state["state_dict"] = state
+        torch.save(state, path)
+    elif kind == "vast and unknown":
+        torch.save(state | {"other": torch.zeros(1).expand(10**12)}, path)
+    elif kind in ODD:
+        torch.save(state | {"SumLayer.conv.weight": ODD[kind](state["SumLayer.conv.weight"])}, path)
     else:
         path.write_bytes(b"nothing of the kind" if kind == "corrupt" else b"")
 
@@ -369,6 +389,18 @@ def misfit(path, kind, net):
         ("nan", "SumLayer.conv.weight with NaN or infinity"),
         ("complex", "SumLayer.conv.weight of torch.complex64"),
         ("shape", r"SumLayer.conv.weight of shape \(3, 66, 1, 1\), not \(3, 132, 1, 1\)"),
+        ("vast", r"SumLayer.conv.weight of shape \(1000000000000,\), not \(3, 132, 1, 1\)"),
+        ("vast and unknown", "240 entries: other, unknown$"),
+        ("within itself", "240 entries: state_dict, unknown$"),
+        ("list", "SumLayer.conv.weight as a list"),
+        ("sparse", "SumLayer.conv.weight not as a dense tensor with values"),
+        ("nested", "SumLayer.conv.weight not as a dense tensor with values"),
+        ("meta", "SumLayer.conv.weight not as a dense tensor with values"),
+        ("quantized", "SumLayer.conv.weight of torch.qint8"),
+        ("float8_e4m3", "SumLayer.conv.weight of torch.float8_e4m3fn"),
+        ("float8_e5m2", "SumLayer.conv.weight of torch.float8_e5m2"),
+        ("int", "SumLayer.conv.weight of torch.int64"),
+        ("bool", "SumLayer.conv.weight of torch.bool"),
     ],
 )
 def test_files_that_are_no_weights_are_named(deblur, tmp_path, net, capsys, kind, message):

@@ -55,14 +55,14 @@ def test_results_and_gradients_are_those_of_torch_in_float64(tensors, geometry, 
 
 def test_large_convolutions_go_through_transforms_and_others_do_not():
     way = module._by_winograd
-    taken = {name: way(*tensors[:2], geometry) for name, (tensors, geometry) in CASES.items()}
+    taken = {name: way(*tensors, geometry) for name, (tensors, geometry) in CASES.items()}
     assert [name for name in taken if taken[name]] == ["3x3", "5x5"]
     for case in ("3x3", "5x5"):
         (x, weight, _), geometry = CASES[case]
-        assert not way(x.double(), weight.double(), geometry)
-        assert not way(x[:, :, :8, :8], weight, geometry)
+        assert not way(x.double(), weight.double(), None, geometry)
+        assert not way(x[:, :, :8, :8], weight, None, geometry)
         with torch.autocast("cpu", torch.bfloat16):
-            assert not way(x, weight, geometry)
+            assert not way(x, weight, None, geometry)
 
 
 @pytest.mark.parametrize("instruction_set", instruction_sets())
@@ -71,7 +71,7 @@ def test_large_convolutions_go_through_transforms_and_others_do_not():
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_winograd_on_every_instruction_set(instruction_set, size, channels, outputs, kernel, monkeypatch):
     monkeypatch.setenv("GKM_OPS_CPU_ISA", instruction_set)
-    reason = cpu.refusal("cpu", torch.float32)
+    reason = cpu.refusal(torch.device("cpu"), torch.float32)
     if reason is not None:
         pytest.skip(reason)
     x, weight, bias = (tensor.detach() for tensor in operands(2, channels, outputs, kernel, *size))
@@ -95,7 +95,7 @@ def test_winograd_on_every_instruction_set(instruction_set, size, channels, outp
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_gradients_by_weights_on_every_instruction_set(instruction_set, size, channels, outputs, kernel, monkeypatch):
     monkeypatch.setenv("GKM_OPS_CPU_ISA", instruction_set)
-    reason = cpu.refusal("cpu", torch.float32)
+    reason = cpu.refusal(torch.device("cpu"), torch.float32)
     if reason is not None:
         pytest.skip(reason)
     x, weight, bias = operands(2, channels, outputs, kernel, *size)
@@ -227,6 +227,44 @@ def test_network_can_be_differentiated_twice_through_one_forward_pass():
     first = torch.autograd.grad(loss, net.in_block.conv[0].weight, retain_graph=True)[0]
     second = torch.autograd.grad(loss, net.in_block.conv[0].weight)[0]
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_network_compiles_as_a_whole(training):
+    net, images = GKMNet().train(training), pyramid(torch.rand(1, 3, 48, 64))
+    compiled = torch.compile(net, fullgraph=True, backend="eager")
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            for got, want in zip(compiled(*images), net(*images), strict=True):
+                torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_transforms_and_batched_gradients_take_the_network():
+    net, images = GKMNet().eval(), pyramid(torch.rand(2, 3, 48, 64))
+    parameters = {name: parameter.detach() for name, parameter in net.named_parameters()}
+
+    def loss(parameters, *images):
+        estimate = torch.func.functional_call(net, parameters, tuple(image.unsqueeze(0) for image in images))[0]
+        return estimate.square().mean()
+
+    losses = torch.func.vmap(loss, in_dims=(None, 0, 0, 0))
+    want = torch.stack([loss(parameters, *image) for image in zip(*images, strict=True)])
+    torch.testing.assert_close(losses(parameters, *images), want)
+    with torch.no_grad():
+        torch.testing.assert_close(losses(parameters, *images), want)
+
+    gradients = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0, 0, 0))(parameters, *images)
+    direction = {name: torch.randn_like(parameter) for name, parameter in parameters.items()}
+    first = [image[0] for image in images]
+    _, slope = torch.func.jvp(lambda p: loss(p, *first), (parameters,), (direction,))
+    by_gradient = sum((gradients[name][0] * direction[name]).sum() for name in parameters)
+    torch.testing.assert_close(slope, by_gradient, rtol=1e-3, atol=1e-5)
+
+    x = torch.rand(1, 32, 20, 20, requires_grad=True)
+    means = net.conv_block1_1(x).mean((0, 2, 3))[:3]
+    batched = torch.autograd.grad(means, x, torch.eye(3), is_grads_batched=True, retain_graph=True)[0]
+    for got, mean in zip(batched, means, strict=True):
+        torch.testing.assert_close(got, torch.autograd.grad(mean, x, retain_graph=True)[0], rtol=1e-3, atol=1e-7)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -40,12 +40,14 @@ CHANGES = {
         (ValueError, lambda t: t[:4]),
         (ValueError, lambda t: t[0]),
         (TypeError, lambda t: t.long()),
+        (TypeError, lambda t: t.to(torch.float8_e4m3fn)),
     ],
     "taps": [
         (ValueError, lambda t: t[..., :-1]),
         (ValueError, lambda t: t[:0]),
         (ValueError, lambda t: t[0]),
         (TypeError, lambda t: t.int()),
+        (TypeError, lambda t: t.to(torch.float8_e4m3fn)),
         (ValueError, lambda t: t.expand(7, *t.shape)),
     ],
     "radii": [
@@ -125,6 +127,19 @@ def test_images_and_maps_of_different_types(op):
     for name in others:
         with pytest.raises(TypeError, match=f"^{name}: got torch.float16, wanted torch.float32, the type of {first}"):
             call(op, arguments | {name: arguments[name].half()})
+
+
+@pytest.mark.parametrize("layout", ["sparse_coo", "sparse_csr", "mkldnn"])
+@pytest.mark.parametrize("op", OPS)
+def test_tensors_of_other_layouts(op, layout):
+    arguments = Problem(outputs=2).arguments(torch.float32)
+    call(op, arguments)  # dense, such calls are known
+    for name in argument_names(op):
+        if isinstance(arguments[name], torch.Tensor):
+            tensor = arguments[name].float()
+            other = tensor.to_mkldnn() if layout == "mkldnn" else tensor.to_sparse(layout=getattr(torch, layout))
+            with pytest.raises(TypeError, match=f"^{name}: got layout torch._?{layout}, wanted a dense tensor"):
+                call(op, arguments | {name: other})
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 import pytest
 
@@ -41,6 +42,36 @@ def test_the_name_is_not_the_one_that_it_has_meanwhile(tmp_path):
     with pytest.raises(IsADirectoryError) as caught:
         write(tmp_path / "folder")
     assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / "folder"), None)
+
+
+def test_what_a_link_points_to_is_replaced(tmp_path):
+    (tmp_path / "disk").mkdir()
+    path, target = tmp_path / "notes.txt", tmp_path / "disk/notes.txt"
+    path.symlink_to(target)
+    for _ in ("where nothing is yet", "where it is"):
+        write(path)
+        assert path.is_symlink()
+        assert list(target.parent.iterdir()) == [target]
+        assert target.read_text() == "notes"
+    path.unlink()
+    path.symlink_to(tmp_path / "absent/notes.txt")
+    with pytest.raises(FileNotFoundError) as caught:
+        write(path)
+    assert caught.value.filename == str(path)
+
+
+def test_a_file_keeps_its_mode(tmp_path):
+    def mode(path):
+        return stat.S_IMODE(path.stat().st_mode)
+
+    path, other = tmp_path / "notes.txt", tmp_path / "other.txt"
+    other.touch()
+    write(path)
+    assert mode(path) == mode(other)
+    path.chmod(0o600)
+    meanwhile = []
+    write(path, lambda: meanwhile.extend(mode(each) for each in tmp_path.glob(".*.part")))
+    assert [*meanwhile, mode(path)] == [0o600, 0o600]
 
 
 def test_errors_about_other_files_stay_as_they_are(tmp_path):

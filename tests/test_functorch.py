@@ -81,12 +81,12 @@ def test_forward_over_forward(backend, op):
     torch.testing.assert_close(jacfwd(jacfwd(along))(t), jacrev(jacrev(along))(t))
 
 
-def test_vmap_over_nothing(backend):
-    bank = gkm_ops.GaussianBank([0.0, 1.0])
-    got = vmap(lambda x, coeffs: gkm_ops.gkm_blur(x, coeffs, bank))(
-        torch.ones(0, 1, 3, 8, 9), torch.ones(0, 1, 2, 8, 9)
-    )
-    assert got.shape == (0, 1, 3, 8, 9)
+@pytest.mark.parametrize("op", OPS)
+def test_vmap_over_nothing(backend, op):
+    arguments = Problem(2, 2, 8, 9, outputs=3).arguments()
+    for name in tensor_names(op, arguments):
+        got = vmap(as_function(op, arguments, [name]))(arguments[name].expand(0, *arguments[name].shape))
+        assert got.shape == (0, *call(op, arguments).shape)
 
 
 def test_jvp(backend, problem):

@@ -38,7 +38,7 @@ def test_the_best_backend_serves_on_cuda():
     assert "float64" in gkm_ops.available_backends("cuda", torch.float64)["triton"]
     if importlib.util.find_spec("gkm_ops._cuda") is not None:
         assert answers["cuda"] == gkm_ops.available_backends("cuda", torch.float64)["cuda"] == "available"
-        assert gkm_ops.backends.choose("cuda", torch.float32).name == "cuda"
+        assert gkm_ops.backends.choose(torch.device("cuda"), torch.float32).name == "cuda"
 
 
 @pytest.mark.parametrize("op", OPS)

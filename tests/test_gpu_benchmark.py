@@ -21,6 +21,14 @@ TINY = suite.Plan(
 )
 
 
+class CompilerError(Exception):
+    """As those of Triton are, which are no RuntimeErrors."""
+
+
+def cannot_compile(*_):
+    raise CompilerError("no kernel\nand a long story")
+
+
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     monkeypatch.setattr(clock, "_LEAST_S", 0)
@@ -178,10 +186,40 @@ def test_too_little_memory_is_a_row_and_not_the_end(monkeypatch):
     assert "no room" in report.full(record)
 
 
+def test_too_little_memory_for_the_inputs_is_told_in_every_row_of_theirs(monkeypatch):
+    def problems(case, *args, every=suite.problems):
+        if case == TINY.cases[0]:
+            raise torch.OutOfMemoryError("no room")
+        return every(case, *args)
+
+    right = suite.field(TINY.cases[1], FLOAT32, torch.device("cpu"))[:2]
+    monkeypatch.setattr(suite, "field", lambda *args: right)
+    monkeypatch.setattr(suite, "problems", problems)
+    record = suite.run(suite.Plan(TINY.cases, (), (FLOAT32,), 1), torch.device("cpu"))
+    assert [row["error"] for row in record["ops"]] == ["no room", "no room", None, None]
+
+
+def test_what_cannot_be_compiled_is_a_row_and_not_the_end(monkeypatch):
+    cpu, case = torch.device("cpu"), TINY.network[0]
+    monkeypatch.setattr(suite, "field", lambda *args: [suite.Contender("forward", "fused", "it", cannot_compile)])
+    monkeypatch.setattr(network, "contenders", lambda job: [network.Contender("it", cannot_compile)])
+    monkeypatch.setattr(network, "compiled", lambda: network.contenders(INFERENCE))
+    monkeypatch.setattr(suite.launches, "_host_seconds", cannot_compile)
+    record = suite.run(suite.Plan(TINY.cases[1:], (case,), (FLOAT32,), 1), cpu)
+    for part in ("ops", "network", "launches"):
+        assert {row["error"] for row in record[part]} == {"no kernel"}
+    ahead.compile_network(case, cpu)
+    monkeypatch.setattr(suite, "field", lambda *args: [suite.Contender("forward", "compiled", "it", cannot_compile)])
+    ahead.compile_ops((TINY.cases[1], FLOAT32, ("compiled",)), cpu)
+    monkeypatch.setattr(suite, "problems", cannot_compile)
+    ahead.compile_ops((TINY.cases[1], FLOAT32, ("compiled",)), cpu)
+
+
 def photo(job, precision, family, milliseconds, name="it", size=(1120, 1680)):
     return {
         "case": {"size": list(size), "batch": 1}, "precision": precision, "job": job, "family": family, "name": name,
         "seconds": {"median": milliseconds / 1e3, "lower": 0, "upper": 0}, "difference": 0, "extra_bytes": 0,
+        "error": None,
     }  # fmt: skip
 
 
@@ -197,6 +235,10 @@ def test_targets_are_judged():
     assert ["met" if line.endswith("| met |") else "not met" for line in lines] == ["met", "not met", "met", "not met"]
     assert "| 1.63 |" in lines[0]
     assert "| 40.0 |" in lines[2]
+    rows.append(photo("training", "float32", "eager", 1) | {"seconds": None, "error": outcomes.OUT_OF_TIME})
+    lines = report.targets({"ops": rows, "roofline": {"copy_bytes_per_s": 4.3e12}, "device": "cuda"}).splitlines()[2:]
+    assert lines[2].endswith("times faster than the best eager | at least 30.0 |  | not known |")
+    assert lines[3].endswith("(it) | at least 8.0 | 4.0 | not met |")
 
 
 def test_backends_and_launches_are_judged():
@@ -215,7 +257,7 @@ def test_backends_and_launches_are_judged():
     assert backends.startswith("| cuda, times the time of triton, at its worst of 2 (forward, float32, 64x64) |")
     assert backends.endswith("| at most 1.00 | 1.50 | not met |")
     assert lines == [
-        "| 64x64: the host's time for a call without gradients, at its worst (b) | at most 10 us | 9.0 us | met |",
+        "| 64x64: the host's time for a call without gradients, at worst (b by cuda) | at most 10 us | 9.0 us | met |",
         "| ops of all backends recorded in CUDA graphs, replayed to the same bits | 3 of 3 | 2 of 3 | not met |",
     ]
 
@@ -240,6 +282,19 @@ def test_without_a_gpu_it_says_so(capsys):
 
 def test_the_committed_readme_is_fresh():
     assert readme.main(["--check"]) == 0
+
+
+def test_the_check_asks_for_the_gpu_without_holding_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))  # where other processes find a torch with a GPU, or without
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    for name in ("is_available", "get_device_capability"):
+        monkeypatch.setattr(torch.cuda, name, cannot_compile)
+    (tmp_path / "torch.py").write_text("class cuda:\n    get_device_capability = lambda: (9, 0)\n")
+    assert check._this_gpu_alone() == {"TORCH_CUDA_ARCH_LIST": "9.0"}
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", "8.0")
+    assert check._this_gpu_alone() == {"TORCH_CUDA_ARCH_LIST": "8.0"}
+    (tmp_path / "torch.py").write_text("")
+    assert check._this_gpu_alone() == {}
 
 
 def test_the_check_goes_on_after_a_failure_and_within_nine_minutes(tmp_path, capfd, monkeypatch):

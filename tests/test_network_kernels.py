@@ -26,7 +26,7 @@ TOLERANCE = 2e-6  # of the norm
 @pytest.fixture(params=instruction_sets())
 def instruction_set(request, monkeypatch):
     monkeypatch.setenv("GKM_OPS_CPU_ISA", request.param)
-    reason = cpu.refusal("cpu", torch.float32)
+    reason = cpu.refusal(torch.device("cpu"), torch.float32)
     if reason is not None:
         pytest.skip(reason)
 

@@ -10,6 +10,7 @@ import torch
 
 from gkm_ops import GaussianBank, GKMNet, gaussian_stack, gkm_blur
 from gkm_ops.nn import Backbone, ConvLSTMCell, GaussianConvolution, ScaleRecurrentAttention, TripletAttention, pyramid
+from gkm_ops.nn.backbone import ResidualBlock
 
 PARAMETERS, ENTRIES = 1_409_131, 240
 
@@ -32,6 +33,9 @@ def test_size_of_the_network(release):
     lambda state: {f"module.{name}": value for name, value in state.items()},
     lambda state: {"state_dict": state, "epoch": 3},
     lambda state: {"model": {f"module.{name}": value for name, value in state.items()}, "optimizer": {}},
+    lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+    lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
+    lambda state: {f"_orig_mod.module.{name}": value for name, value in state.items()},
 ])  # fmt: skip
 def test_checkpoints_load_as_they_come(net, wrap):
     file = io.BytesIO()
@@ -64,6 +68,19 @@ def test_trainable_modes(release, mode):
     assert same == (mode == "TG")
     trainable(x).square().sum().backward()
     assert trainable.bank.taps.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("release", ["v1", "v2"])
+@pytest.mark.parametrize("mode", ["FG", "TG", "TR"])
+def test_the_bank_is_made_on_the_default_device(release, mode):
+    with torch.device("meta"):
+        net = GKMNet(release, mode)
+    assert {value.device.type for value in (*net.parameters(), *net.buffers())} == {"meta"}
+    assert isinstance(net.gcm.bank.taps, torch.nn.Parameter) == (mode != "FG")
+    torch.manual_seed(0)
+    state = GKMNet(release, mode).state_dict()
+    net.to_empty(device="cpu").load_state_dict(state)
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
 
 
 @pytest.mark.parametrize("release", ["v1", "v2"])
@@ -119,6 +136,32 @@ def test_a_new_network_starts_near_the_identity():
     net, image = GKMNet().train(), torch.rand(2, 3, 64, 64)
     for got, want in zip(net(*pyramid(image)), pyramid(image), strict=True):
         assert (got - want).square().mean() < 0.1 * want.square().mean()
+
+
+@pytest.mark.parametrize("module", [
+    lambda x: ConvLSTMCell(32, 44, 5)(x), lambda x: ScaleRecurrentAttention(32, 44)(x), lambda x: ResidualBlock(32)(x),
+])  # fmt: skip
+@pytest.mark.parametrize("channels", [16, 48, 200])
+@pytest.mark.parametrize("grad", [True, False])
+def test_features_of_other_widths_are_refused(module, channels, grad):
+    with torch.set_grad_enabled(grad), pytest.raises(RuntimeError, match=f"to have 32 channels, but got {channels}"):
+        module(torch.rand(1, channels, 32, 32))
+
+
+def test_each_norm_goes_by_its_own_mode(net):
+    net = copy.deepcopy(net)
+    norms = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.train()
+    with torch.no_grad():
+        net(*pyramid(torch.rand(1, 3, 48, 64)))
+    assert all(norm.num_batches_tracked > 0 for norm in norms)
+    net.train()
+    for norm in norms:
+        norm.eval()
+    net.deblur(torch.rand(3, 48, 48))
+    assert net.training
+    assert not any(norm.training for norm in norms)
 
 
 def test_deblur_evaluates_and_leaves_the_mode_alone(net):

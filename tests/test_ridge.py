@@ -134,6 +134,13 @@ def test_vmap(backend):
         torch.testing.assert_close(got, want)
 
 
+@pytest.mark.parametrize("mapped", ["x", "y", "taps_w", "taps_h"])
+def test_vmap_over_nothing(backend, mapped):
+    given = arguments(Problem(2, 3, 7, 9, bank="skew"), device=backend.device)
+    none = given[mapped].expand(0, *given[mapped].shape)
+    assert torch.vmap(lambda value: call(given | {mapped: value}))(none).shape == (0, *call(given).shape)
+
+
 def test_float32_under_autocast():
     x, y = torch.rand(2, 1, 3, 9, 9).bfloat16()
     bank = gkm_ops.GaussianBank([0.0, 1.0])
@@ -194,6 +201,7 @@ def test_an_empty_image_gives_an_empty_result(backend):
         (ValueError, r"ridge: got 0", {"ridge": 0.0}),
         (ValueError, r"ridge: got inf", {"ridge": float("inf")}),
         (TypeError, r"x: got torch.bfloat16, wanted float32 or float64", {"dtype": torch.bfloat16}),
+        (TypeError, r"y: got layout torch.sparse_coo, wanted a dense", {"y": torch.rand(1, 3, 9, 9).to_sparse()}),
         (TypeError, r"y: got torch.float64, wanted torch.float32", {"y": torch.rand(1, 3, 9, 9).double()}),
         (ValueError, r"y: got .*channels", {"y": torch.rand(1, 2, 9, 9)}),
         (ValueError, r"padding_mode: got 'circular'", {"padding_mode": "circular"}),

@@ -6,6 +6,7 @@ import argparse
 import copy
 import gc
 import itertools
+import math
 import os
 import resource
 import shutil
@@ -131,6 +132,18 @@ def test_a_run_from_before_net_and_photos_were_recorded_goes_on_where_it_fits(da
         train(GKMNet(mode="TG"), data, *one_step, progress=False)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"net": {1: torch.zeros(1)}}, {"optimizer": {}}, {"optimizer": {"state": [1], "param_groups": [1]}}],
+    ids=["net", "optimizer", "parts of the optimizer"],
+)
+def test_a_checkpoint_of_something_else_is_told(changes, data, one_step):
+    path = one_step[0] / training.CHECKPOINT
+    torch.save(torch.load(path, weights_only=True) | changes, path)
+    with pytest.raises(ValueError, match=f"{one_step[0]}: got a run of another net"):
+        train(fresh_net(), data, *one_step, progress=False)
+
+
 def test_a_run_in_a_files_place_and_photos_without_pairs_are_told_what_is_wanted(folder, tmp_path, capsys):
     path = tmp_path / "photo.png"
     path.write_bytes(b"a photo")
@@ -142,6 +155,14 @@ def test_a_run_in_a_files_place_and_photos_without_pairs_are_told_what_is_wanted
     assert capsys.readouterr().err.endswith("_sharp.png; sharp photos alone are trained on as such (--sharp)\n")
 
 
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_that_cannot_serve_is_named_before_anything_is_made(seed, folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    assert main(["train", str(folder / "pairs"), "-o", str(run), f"--crop={CROP}", f"--seed={seed}"]) == 1
+    assert capsys.readouterr().err.startswith(f"gkm train: seed: got {seed}, wanted an integer from 0")
+    assert not run.exists()
+
+
 class Code:
     """Would leave a file behind when it is loaded."""
 
@@ -149,13 +170,23 @@ class Code:
         return os.mkdir, ("it-ran",)
 
 
+GOOD = {"net": {}, "optimizer": {}, "signature": {}, "step": 1, "done": 0.5}
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         ("part", "damaged or holds more than tensors, which is never run; wanted tensors that torch.save wrote"),
         (Code(), "damaged or holds more than tensors, which is never run; wanted tensors that torch.save wrote"),
-        ({"net": {}, "step": 1}, "without optimizer, signature, done, wanted the checkpoint of a run"),
-        ([1], "without net, optimizer, signature, step, done, wanted the checkpoint of a run"),
+        ({"net": {}, "step": 1}, "without usable optimizer, signature, done, wanted the checkpoint of a run"),
+        ([1], "without usable net, optimizer, signature, step, done, wanted the checkpoint of a run"),
+        (GOOD | {"net": [1]}, "without usable net, wanted the checkpoint of a run"),
+        (GOOD | {"optimizer": [1]}, "without usable optimizer, wanted the checkpoint of a run"),
+        (GOOD | {"signature": [1]}, "without usable signature, wanted the checkpoint of a run"),
+        (GOOD | {"step": -1}, "without usable step, wanted the checkpoint of a run"),
+        (GOOD | {"step": "1"}, "without usable step, wanted the checkpoint of a run"),
+        (GOOD | {"done": math.nan}, "without usable done, wanted the checkpoint of a run"),
+        (GOOD | {"done": 2.0}, "without usable done, wanted the checkpoint of a run"),
     ],
 )
 def test_what_is_no_checkpoint_is_named_and_left_alone(content, told, folder, tmp_path, capfd, monkeypatch):

@@ -144,6 +144,8 @@ def test_a_depth_map_beside_a_photo_is_used(tmp_path):
     [
         ({"crop": 50}, "crop: got 50"),
         ({"crop": 32}, "crop: got 32"),
+        ({"seed": -1}, "seed: got -1, wanted an integer from 0"),
+        ({"seed": 2**64}, "seed: got 18446744073709551616"),
         ({"synthetic_share": 2.0}, "synthetic_share: got 2.0"),
         ({"synthetic_share": 0.5}, "without any sharp"),
         ({"pairs": []}, "got no photos"),

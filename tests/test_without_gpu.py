@@ -139,7 +139,7 @@ FAULTS = {
     "rows of one side": of_composed("rows[y - j] + rows[y + j]", "rows[y + j]", "rows[y - j]"),
     "taps of one side": of_composed("centre - offset);", "centre - offset", "centre + offset"),
     "coefficients of the kernel before": of_composed("load(n + kAhead, next)", "n + kAhead", "n + kAhead - 1"),
-    "infinity composed": of_composed("largest >= kLarge", "largest >= kLarge", "false"),
+    "what became infinite left": of_composed("is_finite(sums[k]);\n        out[k", "is_finite(sums[k])", "true"),
     "windows of stacks overwritten": of_stacked(f"{BARRIER}  // the windows before", BARRIER),
     "sums of stacks not awaited": of_stacked(f"{BARRIER}  // all warps' sums", BARRIER),
     "copies of other lanes not awaited": of_stacked("__syncwarp();  // all lanes' copies", "__syncwarp();"),

@@ -48,19 +48,20 @@ def groups(plan: suite.Plan) -> Iterator[Group]:
 def compile_ops(group: Group, device: torch.device) -> None:
     """Call each contender of a group that is compiled once."""
     case, precision, families = group
-    problem = next(suite.problems(case, precision, device))
-    for contender, _ in suite.planned(case, precision, device, families):
-        if contender.family == "compiled" or contender.name.endswith(", triton"):
-            torch.compiler.reset()
-            with using(precision), contextlib.suppress(RuntimeError):  # the benchmark will say so
-                contender.prepare(problem, 1)()
+    with contextlib.suppress(Exception):  # of what fails, here and below, the benchmark will tell
+        problem = next(suite.problems(case, precision, device))
+        for contender, _ in suite.planned(case, precision, device, families):
+            if contender.family == "compiled" or contender.name.endswith(", triton"):
+                torch.compiler.reset()
+                with using(precision), contextlib.suppress(Exception):
+                    contender.prepare(problem, 1)()
     _tidy(device)
 
 
 def compile_network(case: NetworkCase, device: torch.device) -> None:
     """Call the compiled network once."""
     for contender in network.compiled():
-        with using(FLOAT32, search=case.job == TRAINING), contextlib.suppress(RuntimeError):
+        with using(FLOAT32, search=case.job == TRAINING), contextlib.suppress(Exception):
             contender.prepare(case, device)()
     _tidy(device)
 

@@ -29,6 +29,7 @@ coeffs = torch.rand(1, 22, 40, 50, device="cuda", requires_grad=True)
 gkm_ops.gkm_blur(x, coeffs, bank).sum().backward()
 torch.cuda.synchronize()
 """
+_CAPABILITY = "import torch; print(*torch.cuda.get_device_capability(), sep='.')"
 
 
 @dataclass(frozen=True)
@@ -66,12 +67,11 @@ def stages(results: Path) -> list[list[Step]]:
 
 def _this_gpu_alone() -> dict[str, str]:
     """Has the CUDA kernels compiled for the GPU that is here, unless other ones are asked for."""
-    import torch
-
-    if not torch.cuda.is_available():
+    # By a process that ends: a GPU may be set to serve one at a time, and this one outlasts the steps.
+    asked = subprocess.run([sys.executable, "-c", _CAPABILITY], capture_output=True, text=True, check=False)
+    if asked.returncode != 0:
         return {}
-    major, minor = torch.cuda.get_device_capability()
-    return {"TORCH_CUDA_ARCH_LIST": os.environ.get("TORCH_CUDA_ARCH_LIST", f"{major}.{minor}")}
+    return {"TORCH_CUDA_ARCH_LIST": os.environ.get("TORCH_CUDA_ARCH_LIST", asked.stdout.strip())}
 
 
 def main(arguments: list[str] | None = None) -> int:

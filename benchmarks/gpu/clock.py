@@ -27,7 +27,7 @@ def until(deadline: float) -> Iterator[None]:
     """Stops what it is around, compiling included, when ``time.monotonic()`` gets there; in the main thread.
 
     Raises:
-        RuntimeError: it was stopped: `OutOfTimeError`, or what a compiler makes of that.
+        Exception: it was stopped: `OutOfTimeError`, or what a compiler makes of that.
     """
 
     def stop(*_: Any) -> None:

@@ -36,7 +36,7 @@ def measure(device: torch.device, backends: list[str]) -> list[dict[str, Any]]:
                     row["device_s"] = statistics.median(clock.seconds_per_call([call], device, _ROUNDS))
                     if device.type == "cuda":
                         row["graph_s"] = _graph_seconds(call, device)
-                except RuntimeError as error:
+                except Exception as error:
                     row["error"] = first_line(error)
                 rows.append(row)
     return rows

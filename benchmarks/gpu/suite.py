@@ -240,8 +240,13 @@ def _measure(case: Case, precision: str, entries: _Entries, rounds: int, device:
     if not entries or time.monotonic() > deadline:
         return
     sets = max(_SETS, math.ceil(_TOUCHED_BYTES / floor_bytes(asdict(case), "forward", precision)))
-    inputs = list(itertools.islice(problems(case, precision, device), sets))
-    exact = exact_windows(inputs[0], "training")
+    try:
+        inputs = list(itertools.islice(problems(case, precision, device), sets))
+        exact = exact_windows(inputs[0], "training")
+    except Exception as error:  # memory is short already
+        for _, row in entries:
+            row["error"] = first_line(error)
+        return
     for contender, row in tqdm(entries, desc=f"{case}, {precision}"):
         began = time.monotonic()
         if began > deadline:
@@ -250,7 +255,7 @@ def _measure(case: Case, precision: str, entries: _Entries, rounds: int, device:
             try:
                 with clock.until(deadline):
                     row |= _figures(contender, precision, inputs, exact, rounds, device)
-            except RuntimeError as error:  # among them that memory is short, and that nothing could be compiled
+            except Exception as error:  # whatever torch, Triton and compilers raise: the others are still to come
                 row["error"] = OUT_OF_TIME if time.monotonic() > deadline else first_line(error)
         row["spent_s"] = round(time.monotonic() - began, 2)
 

@@ -231,18 +231,16 @@ __device__ __forceinline__ void each_product(const float* products, const Multip
 // A tile's x in shared memory, and its pairs.
 template <class S>
 struct Samples {
-  float* window;    // [colours, kHaloRows, kPitch], from kMargin columns beside the tile on
-  float* pairs;     // [kOffsets, kHaloRows, kColumns]
-  uint32_t* found;  // [warps] the largest magnitude that each has met
+  float* window;  // [colours, kHaloRows, kPitch], from kMargin columns beside the tile on
+  float* pairs;   // [kOffsets, kHaloRows, kColumns]
 
   __host__ __device__ static constexpr size_t bytes() {
-    return (kColours * kHaloRows * kPitch + kOffsets * kHaloRows * kColumns) * sizeof(float) + 16;
+    return (kColours * kHaloRows * kPitch + kOffsets * kHaloRows * kColumns) * sizeof(float);
   }
 
   __device__ explicit Samples(unsigned char* at)
       : window(reinterpret_cast<float*>(at)),
-        pairs(window + kColours * kHaloRows * kPitch),
-        found(reinterpret_cast<uint32_t*>(pairs + kOffsets * kHaloRows * kColumns)) {}
+        pairs(window + kColours * kHaloRows * kPitch) {}
 
   // A thread takes the same four columns of every few rows.
   __device__ void load(const Form& form, const Tile& tile) const {
@@ -251,14 +249,11 @@ struct Samples {
     const int top = tile.top - kReach, left = tile.left - kMargin + column;
     const bool even = is_even<S>(form.x, 4);
     const bool inside = even && top >= 0 && top + kHaloRows <= form.H && left >= 0 && left + 4 <= form.W;
-    uint32_t largest = 0;
     for (int c = 0; c < tile.colours && first < kRowsAtOnce; ++c) {
       const S* const plane = plane_of<S>(form.x, tile.b, 0, tile.first + c);
       float* const to = window + c * kHaloRows * kPitch + column;
       const auto put = [&](int row, banded::Four<S> four) {
         const auto numbers = banded::numbers_of<S>(four);
-#pragma unroll
-        for (int k = 0; k < 4; ++k) largest = most(largest, banded::magnitude(numbers.at[k]));
         *reinterpret_cast<float4*>(to + row * kPitch) = {numbers.at[0], numbers.at[1], numbers.at[2], numbers.at[3]};
       };
       if (inside) {
@@ -278,16 +273,6 @@ struct Samples {
         }
       }
     }
-    largest = __reduce_max_sync(kWholeWarp, largest);
-    if (threadIdx.x % 32 == 0) found[threadIdx.x / 32] = largest;
-  }
-
-  // Whether x is infinite or NaN somewhere around the tile, or may become so when pixels are added.
-  __device__ bool are_extreme() const {
-    constexpr uint32_t kLarge = uint32_t(127 + 120) << 23;
-    uint32_t largest = 0;
-    for (int warp = 0; warp < kWarps; ++warp) largest = most(largest, found[warp]);
-    return largest >= kLarge;
   }
 
   // Four columns at a time: their neighbours' halves overlap.
@@ -406,7 +391,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
     const int64_t rows = (int64_t(tile.b) * form.C + tile.first) * form.H + tile.row();  // before the thread's first
     S* out = static_cast<S*>(form.out) + rows * form.W + tile.column();
     __syncthreads();  // x is there, for all colours, and the pairs of the last tile have been used
-    const bool by_taps = !bank.is_regular() || samples.are_extreme();
+    const bool regular = bank.is_regular();
     fetch<S>(form, bank, index + gridDim.x);
     each_colour(samples, colours, [&](int c) {
       float sums[kPixels] = {};
@@ -415,7 +400,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
       for (int k = 0; k < kPixels; ++k) {
         if (k >= pixels) continue;
         // What is infinite, or has become so on the way, is added up as the formula has it.
-        const bool exact = !by_taps && is_finite(sums[k]);
+        const bool exact = regular && is_finite(sums[k]);
         out[k * form.W] = narrowed<S>(exact ? sums[k] : weighed_by_taps<S>(form, index, k, c));
       }
       out += form.H * form.W;
@@ -438,7 +423,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
     const int64_t rows = int64_t(tile.b) * form.M * form.H + tile.row();  // before the thread's first
     S* const out = static_cast<S*>(form.out) + rows * form.W + tile.column();
     __syncthreads();  // x is there, and the pairs before have been used
-    const bool by_taps = !bank.is_regular() || samples.are_extreme();
+    const bool regular = bank.is_regular();
     Weights weights = {};
     each_colour(samples, tile.colours, [&](int) {
       float y[kPixels];
@@ -459,7 +444,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
 #pragma unroll
       for (int k = 0; k < kPixels; ++k) {
         if (k >= pixels) continue;
-        const bool exact = !by_taps && is_finite(sums[k]);
+        const bool exact = regular && is_finite(sums[k]);
         out[(m * form.H + k) * form.W] = narrowed<S>(exact ? sums[k] : correlated_by_taps<S>(form, index, k, m));
       }
     });

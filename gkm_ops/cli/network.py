@@ -41,8 +41,8 @@ def chosen(options: argparse.Namespace) -> GKMNet:
         raise ValueError(f"--release: got {options.release!r} without --weights, wanted both or neither")
     else:
         net = pretrained()
+    dtype = getattr(torch, options.dtype)
     with arguments.device_named(options.device):
-        net.to(options.device, getattr(torch, options.dtype))
-    # That it cannot serve is told once, not for each photo.
-    backends.choose(torch.device(options.device).type, getattr(torch, options.dtype))
+        net.to(options.device, dtype)
+    backends.choose(torch.device(options.device), dtype)  # that it cannot serve is told once, not for each photo
     return net

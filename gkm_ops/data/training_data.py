@@ -54,13 +54,13 @@ class TrainingData:
         sharp: photos to blur. Beside a photo ``X.png`` may lie its inverse depth, larger is nearer, as a grey
             image ``X_depth.png`` (any size); other photos get an invented scene.
         crop: side of the square crops in pixels, a multiple of 16 and at least 48.
-        seed: of everything random.
+        seed: of everything random, from 0 to 2**64 - 1, as torch's are.
         synthetic_share: how much of the stream is made from ``sharp``, in [0, 1]. Default: in proportion to the
             numbers of pairs and photos.
         shuffle_colours: give the colours of every sample another order, too.
 
     Raises:
-        ValueError: a crop or share outside those ranges, nothing to make samples from, or (for a sample) a photo
+        ValueError: a crop, seed or share outside those ranges, nothing to make samples from, or (for a sample) a photo
             smaller than the crop or a pair of two sizes.
 
     Example:
@@ -84,6 +84,8 @@ class TrainingData:
         self.sharp = [path for path in sharp if not path.stem.endswith(DEPTH_SUFFIX)]
         if crop < 48 or crop % 16:
             raise ValueError(f"crop: got {crop}, wanted a multiple of 16 of at least 48 pixels")
+        if not 0 <= seed < 2**64:
+            raise ValueError(f"seed: got {seed}, wanted an integer from 0 to 2**64 - 1")
         if not self.pairs and not self.sharp:
             raise ValueError("pairs, sharp: got no photos, wanted at least one pair or sharp photo")
         if synthetic_share is None:

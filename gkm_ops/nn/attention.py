@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gkm_ops.nn.convolution import Geometry, convolve
 from gkm_ops.nn.layers import ConvNormReLU, doubled
+from gkm_ops.nn.plain import is_traced, may_overwrite
 from gkm_ops.nn.recomputation import recomputed
 
 State = tuple[Tensor, Tensor]
@@ -57,11 +58,11 @@ class ConvLSTMCell(nn.Module):
     def advance(self, gates: Tensor, c: Tensor | None = None) -> State:
         """The next state, from the gates and the last c."""
         i, f, o, g = gates.chunk(4, 1)
-        if torch.is_grad_enabled():
+        if not may_overwrite():
             new = torch.sigmoid(i) * torch.tanh(g)
             new = new if c is None else torch.addcmul(new, torch.sigmoid(f), c)
             return torch.sigmoid(o) * torch.tanh(new), new
-        # Without gradients the gates are nobody else's: their memory is used again.
+        # The gates are nobody else's: their memory is used again.
         new = g.tanh_() * i.sigmoid_()
         if c is not None:
             new.addcmul_(f.sigmoid_(), c)
@@ -109,6 +110,9 @@ class ScaleRecurrentAttention(nn.Module):
     def _coefficients(self, features: Tensor, h: Tensor) -> Tensor:
         """``2 sigmoid(u r + u) - 1``, with u the state's h at twice its size, each value over 2x2 pixels."""
         refined = self.conv["conv"](features).unflatten(2, (-1, 2))
+        if is_traced():
+            u = _half_over_columns(h)
+            return torch.addcmul(u, u, refined).tanh().flatten(2, 3)
         if torch.is_grad_enabled():
             product: Tensor = _Modulated.apply(refined, _half_over_columns(h))  # type: ignore[no-untyped-call]
             return product.tanh_().flatten(2, 3)
@@ -121,15 +125,10 @@ class ScaleRecurrentAttention(nn.Module):
 class _Modulated(torch.autograd.Function):
     """``u r + u``, whose backward pass, where memory is shortest, never holds two gradients of r's size."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(r: Tensor, u: Tensor) -> Tensor:
+    def forward(ctx: Any, r: Tensor, u: Tensor) -> Tensor:
+        ctx.save_for_backward(r, u)
         return torch.addcmul(u, u, r)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-        ctx.save_for_backward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:

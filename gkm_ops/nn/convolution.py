@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkm_ops import cpu
-from gkm_ops.nn.plain import is_plain, kernels_serve
+from gkm_ops.nn.plain import is_plain, is_traced, kernels_serve
 from gkm_ops.nn.recomputation import kept
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
@@ -43,7 +43,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
         bias: ``[O]`` or None.
     """
     stride, padding, transposed = geometry
-    if torch.compiler.is_compiling():
+    if is_traced():
         return (F.conv_transpose2d if transposed else F.conv2d)(x, weight, bias, stride, padding)
     result: Tensor = _Convolution.apply(x, weight, bias, geometry)  # type: ignore[no-untyped-call]
     return result
@@ -53,24 +53,20 @@ def convolve_and_rectify(
     x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, added: Tensor | None
 ) -> Tensor:
     """``relu(convolve(x, weight, bias, geometry)) + added``, without gradients: in one pass where Winograd's serves."""
-    if not torch.compiler.is_compiling() and _by_winograd(x, weight, geometry):
+    shape = (len(x), len(weight), *x.shape[2:])
+    if _by_winograd(x, weight, bias, geometry) and (added is None or (added.shape == shape and is_plain(added))):
         return cpu.convolve(x, weight, bias, True, added)
     y = convolve(x, weight, bias, geometry).relu_()
     return y if added is None else y.add_(added)
 
 
 class _Convolution(torch.autograd.Function):
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-        return kept(lambda: _made(x, weight, bias, geometry))
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, bias, ctx.geometry = inputs
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(x, weight)
+        ctx.geometry = geometry
         ctx.bias_sizes = None if bias is None else list(bias.shape)
+        return kept(lambda: _made(x, weight, bias, geometry))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -78,9 +74,10 @@ class _Convolution(torch.autograd.Function):
         wanted = list(ctx.needs_input_grad[:3])
         gradients: list[Tensor | None] = [None] * 3
         if not torch.is_grad_enabled():  # what is to be differentiated again is torch's
-            if wanted[0] and (_by_winograd(grad, weight, ctx.geometry) or _is_thin(grad, weight, ctx.geometry)):
-                gradients[0] = _made(grad, weight.flip(2, 3).transpose(0, 1), None, ctx.geometry)
-            if wanted[1] and _by_winograd(x, weight, ctx.geometry) and is_plain(grad):
+            turned = weight.flip(2, 3).transpose(0, 1)
+            if wanted[0] and (_by_winograd(grad, turned, None, ctx.geometry) or _is_thin(grad, turned, ctx.geometry)):
+                gradients[0] = _made(grad, turned, None, ctx.geometry)
+            if wanted[1] and _by_winograd(x, weight, None, ctx.geometry) and is_plain(grad):
                 gradients[1], of_bias = cpu.convolve_gradient(grad, x, weight.shape[-1])
                 gradients[2] = of_bias if wanted[2] else None
             if wanted[1] and _is_thin(x, weight, ctx.geometry) and is_plain(grad):
@@ -99,7 +96,7 @@ class _Convolution(torch.autograd.Function):
 
 def _made(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     stride, padding, transposed = geometry
-    if _by_winograd(x, weight, geometry):
+    if _by_winograd(x, weight, bias, geometry):
         return cpu.convolve(x, weight, bias)
     if _is_thin(x, weight, geometry):
         y = cpu.convolve_thin(x, weight)
@@ -121,21 +118,29 @@ def _spread(x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tens
     return y
 
 
-def _by_winograd(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+def _by_winograd(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> bool:
     size = weight.shape[-1]
     return (
         geometry == (1, size // 2, False)
         and size in (3, 5)
+        and _fit(x, weight)
         and min(weight.shape[:2]) >= _FEWEST_CHANNELS
         and x.shape[2] * x.shape[3] >= _LEAST_PIXELS
         and kernels_serve(x, weight)
+        and (bias is None or (bias.shape == weight.shape[:1] and is_plain(bias)))
     )
 
 
 def _is_thin(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     return (
         geometry == (1, 3, False)
-        and weight.shape[-2:] == (7, 7)
+        and weight.shape[-1] == 7
+        and _fit(x, weight)
         and max(weight.shape[:2]) <= _MOST_CHANNELS_OF_THIN
         and kernels_serve(x, weight)
     )
+
+
+def _fit(x: Tensor, weight: Tensor) -> bool:
+    """Whether it is a convolution by square kernels at all; what is none is for torch to refuse."""
+    return x.dim() == weight.dim() == 4 and x.shape[1] == weight.shape[1] and weight.shape[2] == weight.shape[3]

@@ -44,11 +44,12 @@ class GaussianConvolution(nn.Module):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"mode: got {mode!r}, wanted one of {', '.join(MODES)}")
-        self.bank = GaussianBank.gkmnet(release)
+        device = torch.get_default_device()
+        with torch.device("cpu"):  # where taps have values, whatever the default device
+            bank = GaussianBank.gkmnet(release)
+            self.bank = (bank if mode == "FG" else _trainable(bank, random=mode == "TR")).to(device)
         self.release, self.mode = release, mode
         self.padding_mode = _PADDING[release]
-        if mode != "FG":
-            self.bank = _trainable(self.bank, random=mode == "TR")
 
     def forward(self, x: Tensor) -> Tensor:
         stack = gaussian_stack(x, self.bank, padding_mode=self.padding_mode)

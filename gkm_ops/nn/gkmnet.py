@@ -13,6 +13,9 @@ from gkm_ops.nn.scales import MultiScaleNet, pyramid
 
 __all__ = ["GKMNet", "SumLayer", "pyramid", "unwrapped"]
 
+# Of dicts in dicts, where a file's can hold themselves.
+_DEEPEST = 8
+
 
 class SumLayer(nn.Module):
     """What adds up all products of maps and blurred images: the weights of a 1x1 convolution to three colours."""
@@ -85,16 +88,16 @@ class GKMNet(MultiScaleNet):
         return blurred + bias.view(-1, 1, 1), state, coeffs
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As torch's, and takes checkpoints saved from a DataParallel net or within a dict of other things."""
+        """As torch's, and takes checkpoints of a DataParallel or compiled net, and within a dict of other things."""
         return super().load_state_dict(unwrapped(state_dict), strict, assign)
 
 
 def unwrapped(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The state dict within a checkpoint: out of the dict it was saved in, and without DataParallel's prefix."""
-    for key in ("state_dict", "model_state_dict", "model", "net", "params"):
-        if isinstance(checkpoint.get(key), Mapping):
-            return unwrapped(checkpoint[key])
-    prefix = "module."
-    if checkpoint and all(isinstance(key, str) and key.startswith(prefix) for key in checkpoint):
-        return {key.removeprefix(prefix): value for key, value in checkpoint.items()}
+    """The state dict within a checkpoint: out of the dicts it was saved in, and without its wrappers' prefixes."""
+    for _ in range(_DEEPEST):
+        inner = (checkpoint.get(key) for key in ("state_dict", "model_state_dict", "model", "net", "params"))
+        checkpoint = next((value for value in inner if isinstance(value, Mapping)), checkpoint)
+    for prefix in ("_orig_mod.", "module.", "_orig_mod."):  # a net can be compiled before DataParallel or after
+        if checkpoint and all(isinstance(key, str) and key.startswith(prefix) for key in checkpoint):
+            checkpoint = {key.removeprefix(prefix): value for key, value in checkpoint.items()}
     return checkpoint

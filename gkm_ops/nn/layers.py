@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gkm_ops.nn.convolution import Convolution, Geometry, convolve, convolve_and_rectify
 from gkm_ops.nn.normalization import normalized_and_rectified
+from gkm_ops.nn.plain import may_overwrite
 
 
 class ConvNormReLU(nn.Sequential):
@@ -30,11 +31,11 @@ class ConvNormReLU(nn.Sequential):
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """The result, and `added` to it where there is any."""
-        if not self.training and not torch.is_grad_enabled():
-            return convolve_and_rectify(x, *folded(self[0], self[1]), added)
         layer, norm = self[0], self[1]
         assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
         assert isinstance(norm, _BatchNorm)
+        if not norm.training and may_overwrite():
+            return convolve_and_rectify(x, *folded(layer, norm), added)
         if norm.training:
             return normalized_and_rectified(norm, convolve(x, layer.weight, layer.bias, geometry_of(layer)), added)
         y = self[2](convolve(x, *folded(layer, norm)))
@@ -65,7 +66,7 @@ def geometry_of(layer: Convolution) -> Geometry:
 
 def add_to(new: Tensor, old: Tensor) -> Tensor:
     """``new + old``, in the memory of ``new`` where no backward pass can need it."""
-    return new + old if torch.is_grad_enabled() else new.add_(old)
+    return new.add_(old) if may_overwrite() else new + old
 
 
 def doubled(maps: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from gkm_ops.nn.plain import is_traced
+
 R = TypeVar("R")
 
 
@@ -17,11 +19,10 @@ def recomputed(function: Callable[..., R], *args: Any) -> R:
     """``function(*args)``, of whose activations the backward pass finds the `kept` ones and makes the others again.
 
     Norms, activations and gates cost little time beside the convolutions that they stand between, but many times
-    their memory. Without gradients, under torch.compile, which decides by itself, or under torch.func, which knows no
+    their memory. Without gradients, under torch.compile, which decides by itself, or under transforms, which know no
     checkpoints, the function is just called.
     """
-    transformed = torch._C._are_functorch_transforms_active()
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or transformed:
+    if not torch.is_grad_enabled() or is_traced():
         return function(*args)
     results: list[Any] = []
     runs = _Run(results, again=False), _Run(results, again=True)
@@ -34,15 +35,7 @@ def kept(make: Callable[[], Tensor]) -> Tensor:
 
     For the forward pass of an `autograd.Function`, where autograd records nothing of ``make()``.
     """
-    run = _current.get()
-    if run is None:
-        return make()
-    if run.again:
-        known: Tensor = next(run.known)
-        return known.detach()
-    result = make()
-    run.results.append(result.detach())
-    return result
+    return _once(make, Tensor.detach)
 
 
 def decided(decide: Callable[[], bool]) -> bool:
@@ -50,21 +43,29 @@ def decided(decide: Callable[[], bool]) -> bool:
 
     What autograd saves depends on the way, and a mode of torch's may have begun or ended meanwhile.
     """
-    run = _current.get()
-    if run is None:
-        return decide()
-    if run.again:
-        decision: bool = next(run.known)
-        return decision
-    decision = decide()
-    run.results.append(decision)
-    return decision
+    return _once(decide, bool)
 
 
 def running_again() -> bool:
     """Whether a function is run for the second time, which must not count its input twice."""
-    run = _current.get()
+    run = _running()
     return run is not None and run.again
+
+
+def _once(make: Callable[[], R], held: Callable[[R], R]) -> R:
+    run = _running()
+    if run is None:
+        return make()
+    if run.again:
+        return held(next(run.known))
+    result = make()
+    run.results.append(held(result))
+    return result
+
+
+def _running() -> _Run | None:
+    """The run that is under way; a compiler, under which there is none, could not ask for it."""
+    return None if torch.compiler.is_compiling() else _current.get()
 
 
 class _Run:

@@ -113,14 +113,15 @@ class MultiScaleNet(Backbone, ABC):
         top, left = rows // 2, columns // 2
         padded = F.pad(batch, (left, columns - left, top, rows - top))
         dtype = next(self.parameters()).dtype
-        was_training = self.training
+        modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
             # Torch interpolates in no narrower type on the CPU.
             levels = pyramid(padded.to(torch.promote_types(dtype, torch.float32)))
             (x1, _, _), coeffs = self._iterate(*(level.to(dtype) for level in levels))
         finally:
-            self.train(was_training)
+            for module, mode in modes.items():
+                module.training = mode
         x1, coeffs = (maps[:, :, top : top + H, left : left + W].to(image.dtype) for maps in (x1, coeffs))
         return (x1, coeffs) if image.dim() == 4 else (x1[0], coeffs[0])
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gkm_ops.nn.convolution import convolve
 from gkm_ops.nn.layers import folded, geometry_of
 from gkm_ops.nn.normalization import normalized
-from gkm_ops.nn.plain import is_plain, kernels_serve
+from gkm_ops.nn.plain import is_plain, kernels_serve, may_overwrite
 from gkm_ops.nn.recomputation import decided
 
 
@@ -48,7 +48,7 @@ class TripletAttention(nn.Module):
             gated: Tensor = _Gated.apply(x, *gates)  # type: ignore[no-untyped-call]
             return gated
         gate = _mean_of(gates)
-        return x * gate if torch.is_grad_enabled() else gate.mul_(x)
+        return gate.mul_(x) if may_overwrite() else x * gate
 
 
 class Gate(nn.Module):
