@@ -175,7 +175,7 @@ def _bank(taps_w: Tensor, taps_h: Tensor, radii: Sequence[int]) -> _Bank:
     # What the bands of the largest windows touch on either side of the centre.
     reach = (2 * classes.classes[-1][0] + 1) * _TILE // 2
     table_w = _table(taps_w, classes.radii, reach)
-    table_h = table_w if taps_h is taps_w else _table(taps_h, classes.radii, reach)
+    table_h = table_w if _are_same(taps_w, taps_h) else _table(taps_h, classes.radii, reach)
     return _Bank(table_w, table_h, classes, kernels, 2 * reach + 1, taps_w.dim() == 3)
 
 
