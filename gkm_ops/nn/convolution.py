@@ -53,8 +53,7 @@ def convolve_and_rectify(
     x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, added: Tensor | None
 ) -> Tensor:
     """``relu(convolve(x, weight, bias, geometry)) + added``, without gradients: in one pass where Winograd's serves."""
-    shape = (len(x), len(weight), *x.shape[2:])
-    if _by_winograd(x, weight, bias, geometry) and (added is None or (added.shape == shape and is_plain(added))):
+    if _by_winograd(x, weight, bias, geometry) and (added is None or _is_result(added, x, weight)):
         return cpu.convolve(x, weight, bias, True, added)
     y = convolve(x, weight, bias, geometry).relu_()
     return y if added is None else y.add_(added)
@@ -74,9 +73,9 @@ class _Convolution(torch.autograd.Function):
         wanted = list(ctx.needs_input_grad[:3])
         gradients: list[Tensor | None] = [None] * 3
         if not torch.is_grad_enabled():  # what is to be differentiated again is torch's
-            turned = weight.flip(2, 3).transpose(0, 1)
-            if wanted[0] and (_by_winograd(grad, turned, None, ctx.geometry) or _is_thin(grad, turned, ctx.geometry)):
-                gradients[0] = _made(grad, turned, None, ctx.geometry)
+            back = weight.transpose(0, 1)
+            if wanted[0] and (_by_winograd(grad, back, None, ctx.geometry) or _is_thin(grad, back, ctx.geometry)):
+                gradients[0] = _made(grad, weight.flip(2, 3).transpose(0, 1), None, ctx.geometry)
             if wanted[1] and _by_winograd(x, weight, None, ctx.geometry) and is_plain(grad):
                 gradients[1], of_bias = cpu.convolve_gradient(grad, x, weight.shape[-1])
                 gradients[2] = of_bias if wanted[2] else None
@@ -139,6 +138,11 @@ def _is_thin(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
         and max(weight.shape[:2]) <= _MOST_CHANNELS_OF_THIN
         and kernels_serve(x, weight)
     )
+
+
+def _is_result(y: Tensor, x: Tensor, weight: Tensor) -> bool:
+    """Whether it is of the shape that convolving x without stride gives."""
+    return y.shape == (len(x), len(weight), *x.shape[2:]) and is_plain(y)
 
 
 def _fit(x: Tensor, weight: Tensor) -> bool:
