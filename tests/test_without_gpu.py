@@ -143,6 +143,12 @@ FAULTS = {
     "windows of stacks overwritten": of_stacked(f"{BARRIER}  // the windows before", BARRIER),
     "sums of stacks not awaited": of_stacked(f"{BARRIER}  // all warps' sums", BARRIER),
     "copies of other lanes not awaited": of_stacked("__syncwarp();  // all lanes' copies", "__syncwarp();"),
+    "a product not awaited": of_stacked("await_products<0>(product);"),
+    "a product taken while the next is under way": of_stacked("await_products<1>(product);", instead="await_products<2>(product);"),
+    "a band overwritten under way": of_stacked(
+        "await_products<1>(product);", instead="await_products<1>(product), left.load({bank, most(next, 0)});"
+    ),
+    "copies not awaited": of_stacked("await_copies<kSlots - 2>();"),
     "a step of rows twice": of_stacked("kPlane + 2 * step * kDown", "2 * step", "step"),
     "a wide kernel taken for a narrow one": of_stacked("form.radii[m] > kBlock;", "kBlock", "kBlock + 1"),
     "another's columns added up": of_stacked("(other * kTiles + warp) * 32", "warp", "0"),
@@ -248,6 +254,7 @@ def test_compiles_for_every_architecture_and_spills_within_bounds(source, ptx, t
         "-gencode", *target,
         "-c", CSRC / "cuda" / source, "-o", tmp_path / "object.o",
     )  # fmt: skip
+    assert "wgmma.mma_async instructions are serialized" not in told
     kernels = [match.groupdict() for match in RESOURCES.finditer(told)]
     assert len(kernels) == told.count("Compiling entry function")
     for kernel in kernels:

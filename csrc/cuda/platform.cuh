@@ -17,7 +17,7 @@ namespace gkm::cuda {
 
 // The block's dynamic shared memory.
 __device__ inline unsigned char* block_memory() {
-  extern __shared__ __align__(16) unsigned char memory[];
+  extern __shared__ __align__(128) unsigned char memory[];
   return memory;
 }
 
@@ -90,9 +90,9 @@ __device__ inline void copy_ahead(void* to, const void* from, int bytes) {
 
 // What a thread has started since the last time goes together; and waits until no more than so many lots are on their way.
 __device__ inline void end_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int LOTS>
+template <int LATER>
 __device__ inline void await_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(LOTS) : "memory");
+  asm volatile("cp.async.wait_group %0;" ::"n"(LATER) : "memory");
 }
 
 // ---- Products of four warps ----------------------------------------------------------------------------------
@@ -162,9 +162,9 @@ __device__ inline void multiply_stack(float (&d)[8][4], const uint32_t (&a)[4], 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b.low), "n"(b.kHigh), "n"(int(ADD)));
 }
 
-template <int BLOCKS>
+template <int LATER, int BLOCKS>
 __device__ inline void await_products(float (&d)[BLOCKS][4]) {
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(LATER) : "memory");
 #pragma unroll
   for (int n = 0; n < BLOCKS; ++n) asm volatile("" : "+f"(d[n][0]), "+f"(d[n][1]), "+f"(d[n][2]), "+f"(d[n][3])::"memory");
 }

@@ -27,7 +27,7 @@ constexpr int kThreads = 32 * kStack;
 constexpr int kParts = 2;                             // of a tile
 constexpr int kMargin = 2 * kBlock;                   // of the window
 constexpr int kSides = kColumns + 2 * kMargin;        // of the window: as many rows as columns
-constexpr int kAcross = 2 * kBlock * kBlock + 16;     // bytes from a block to the one beside it: those of a row in all banks
+constexpr int kAcross = 2 * kBlock * kBlock;          // bytes from a block to the one beside it
 constexpr int kDown = kSides / kBlock * kAcross;      // to the one below
 constexpr int kPlane = kSides / kBlock * kDown;       // of a window in one term
 using Window = Factor<kDown, kAcross>;
@@ -180,11 +180,12 @@ struct Stacking {
   // Eight neighbouring pixels of each colour.
   using Eights = Four<S>[kColours][2];
 
-  // A thread takes every sixteenth row, always in the same columns.
+  // A thread takes every sixteenth row, always in the same columns; eight of them a block, whose rows are in all banks.
   __device__ __forceinline__ void put(const Area& area, Findings& findings) const {
     constexpr int kEights = kSides / 8, kRowsAtOnce = kThreads / kEights;
     static_assert(kRowsAtOnce % kBlock == 0);
-    const int row = kMargin - reach + int(threadIdx.x) / kEights, column = int(threadIdx.x) % kEights * 8;
+    const int thread = threadIdx.x, block = thread / kBlock;
+    const int row = kMargin - reach + block / kEights * kBlock + thread % kBlock, column = block % kEights * kBlock;
     const int top = area.top - kMargin, left = area.left - kMargin + column, last = kMargin + kColumns + reach;
     const bool even = is_even<S>(form.x, 4);
     unsigned char* at = windows + row / kBlock * kDown + column / kBlock * kAcross + row % kBlock * 16;
@@ -257,30 +258,35 @@ struct Stacking {
     int next = turns.kernel(first);
     LeftBand<BLOCKS, TERMS> left;
     left.load({bank, most(next, 0)});
-    float products[kReads<BLOCKS>][4];
-    begin(left, window, 0, products);
+    // Of the colour that is taken, and of the next one while it is under way. None is between turns: the assembler would
+    // lose sight of it there and wait for every product by itself.
+    float products[2][kReads<BLOCKS>][4];
     for (int turn = first; turn < last; ++turn) {
+      begin(left, window, 0, products[0]);
       const int m = next;
       next = turns.kernel(least(turn + 1, last - 1));
       before(turn);
       const RightBand<BLOCKS, TERMS> right({bank, most(m, 0)}, 1);
 #pragma unroll
       for (int c = 0; c < kColours; ++c) {
-        await_products(products);
-        if (c + 1 == kColours) left.load({bank, most(next, 0)});
+        float(&product)[kReads<BLOCKS>][4] = products[c % 2];
+        if (c + 1 < kColours) {
+          begin(left, window, c + 1, products[(c + 1) % 2]);
+          await_products<1>(product);
+        } else {
+          await_products<0>(product);
+          left.load({bank, most(next, 0)});
+        }
         Left<TERMS> columns[kReads<BLOCKS>];
 #pragma unroll
         for (int n = 0; n < kReads<BLOCKS>; ++n) {
-          columns[n] = {split<TERMS>(products[n][0], products[n][1]), split<TERMS>(products[n][2], products[n][3])};
+          columns[n] = {split<TERMS>(product[n][0], product[n][1]), split<TERMS>(product[n][2], product[n][3])};
         }
-        // The last turn's begins once more what nobody will ask for.
-        begin(left, window, (c + 1) % kColours, products);
         Results results = {};
         multiply_rows(columns, right, results);
         if (m >= 0) visit(m, c, results);
       }
     }
-    await_products(products);
   }
 
   // Starts products = A_h X for the window of a colour.

@@ -1,8 +1,9 @@
 // CUDA's threads on a processor: the threads of a block are fibers, switched at barriers, the blocks take turns.
 //
 // Between barriers a thread runs alone and a warp as far as it comes, forwards, backwards or in a random order, so that
-// what depends on a barrier that is not there comes out differently. Shared memory is a heap block of the size asked
-// for, filled with NaN. A barrier that not all threads reach ends the program.
+// what depends on a barrier that is not there comes out differently. What a thread starts and awaits later is done when
+// it is awaited, and backwards at once. Shared memory is a heap block of the size asked for, filled with NaN. A barrier
+// that not all threads reach ends the program.
 #pragma once
 
 #include <ucontext.h>
@@ -14,7 +15,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <new>
 #include <numeric>
@@ -125,6 +128,25 @@ inline bool all(unsigned from, unsigned to, State state) {
   return std::all_of(&fibers[from], &fibers[from] + (to - from), [&](const Fiber& f) { return f.state == state; });
 }
 
+// What a thread has started, in groups, of which it has not yet ended the last.
+class Started {
+ public:
+  void add(std::function<void()> work) {
+    if (order == Order::reverse) return work();
+    groups_.back().push_back(std::move(work));
+  }
+  void end_group() { groups_.emplace_back(); }
+  void await(size_t later) {
+    for (; groups_.size() > later + 1; groups_.pop_front()) {
+      for (const auto& work : groups_.front()) work();
+    }
+  }
+
+ private:
+  std::deque<std::vector<std::function<void()>>> groups_{1};
+};
+inline std::vector<Started> copies, products;  // of each thread
+
 // Lets a block go on where all of it waits for itself.
 inline void release(unsigned threads) {
   if (!all(0, threads, State::at_block)) fail("a barrier that not all threads reach");
@@ -146,6 +168,8 @@ inline void run_warp(unsigned first, std::vector<unsigned>& lanes, std::mt19937&
 inline void run_block(unsigned threads, std::mt19937& random) {
   fibers.resize(std::max<size_t>(fibers.size(), threads));
   shown.assign(threads, Shown{});
+  copies.assign(threads, Started{});
+  products.assign(threads, Started{});
   for (unsigned i = 0; i < threads; ++i) {
     Fiber& fiber = fibers[i];
     if (!fiber.stack) fiber.stack.reset(new char[kStack]);
@@ -315,13 +339,17 @@ inline void mma_f16_k8(float (&d)[4], const uint32_t (&a)[2], uint32_t b) { mma_
 inline void copy_ahead(void* to, const void* from, int bytes) {
   const auto is_odd = [](const void* at) { return reinterpret_cast<uintptr_t>(at) % 16 != 0; };
   if (is_odd(to) || (bytes > 0 && is_odd(from))) shim::fail("a copy that is not aligned to its size");
-  std::memset(to, 0, 16);
-  if (bytes > 0) std::memcpy(to, from, size_t(bytes));
+  shim::copies[threadIdx.x].add([=] {
+    std::memset(to, 0, 16);
+    if (bytes > 0) std::memcpy(to, from, size_t(bytes));
+  });
 }
 
-inline void end_copies() {}
-template <int LOTS>
-void await_copies() {}
+inline void end_copies() { shim::copies[threadIdx.x].end_group(); }
+template <int LATER>
+void await_copies() {
+  shim::copies[threadIdx.x].await(LATER);
+}
 
 constexpr bool kHasStacks = true;
 inline bool has_stacks() { return true; }
@@ -340,12 +368,14 @@ struct Factor {
 
 inline void show_to_products() {}
 inline void begin_products() {}
-inline void end_products() {}
-template <int BLOCKS>
-void await_products(float (&)[BLOCKS][4]) {}
+inline void end_products() { shim::products[threadIdx.x].end_group(); }
+template <int LATER, int BLOCKS>
+void await_products(float (&)[BLOCKS][4]) {
+  shim::products[threadIdx.x].await(LATER);
+}
 
 template <bool ADD, class Factor, int BLOCKS>
-void multiply_stack(float (&d)[BLOCKS][4], const uint32_t (&a)[4], const Factor& b) {
+void multiply_at_once(float (&d)[BLOCKS][4], const uint32_t (&a)[4], const Factor& b) {
   struct Share {
     float a[4][2];
   } share;
@@ -368,6 +398,12 @@ void multiply_stack(float (&d)[BLOCKS][4], const uint32_t (&a)[4], const Factor&
   }
 }
 
+template <bool ADD, class Factor, int BLOCKS>
+void multiply_stack(float (&d)[BLOCKS][4], const uint32_t (&a)[4], Factor b) {
+  if (!ADD) std::fill_n(&d[0][0], BLOCKS * 4, std::numeric_limits<float>::quiet_NaN());
+  shim::products[threadIdx.x].add([&d, &a, b] { multiply_at_once<ADD>(d, a, b); });
+}
+
 template <class... Parameters>
 int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes, void*,
            const Parameters&... arguments) {
@@ -380,7 +416,7 @@ int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t sh
   std::mt19937 random(1);
   for (int64_t i = 0; i < blocks; ++i) {
     blockIdx.x = unsigned(shim::order == shim::Order::reverse ? blocks - 1 - i : i);
-    const std::align_val_t alignment{16};
+    const std::align_val_t alignment{128};
     shim::memory = static_cast<unsigned char*>(::operator new(shared_bytes, alignment));
     std::memset(shim::memory, 0xff, shared_bytes);
     shim::run_block(unsigned(threads), random);
