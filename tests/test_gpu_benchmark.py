@@ -1,6 +1,8 @@
 """The GPU benchmark on tiny cases on the CPU, whose clock and counters stand in; and what the check would run."""
 
 import json
+import shutil
+import subprocess
 import sys
 import time
 
@@ -8,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import readme
-from benchmarks.gpu import ahead, check, cli, clock, network, outcomes, report, suite
+from benchmarks.gpu import ahead, check, cli, clock, network, outcomes, report, suite, units
 from benchmarks.gpu.precision import BFLOAT16, FLOAT32, TF32, using
 from benchmarks.network.cases import INFERENCE, TRAINING
 from benchmarks.network.cases import Case as NetworkCase
@@ -62,6 +64,7 @@ def test_a_run_is_written_and_told(tmp_path, capsys):
     assert "| float32 | fused | gkm_blur, cpu |" in told
     assert "| training v2, 48x48, batch 2 | gkm_ops: gkm train --amp |" in told
     assert "| cpu | gkm_ops.gkm_blur |" in told
+    assert "Not measured: there is no GPU." in told
 
 
 def test_a_wrong_result_has_no_time_and_fails_the_run(tmp_path, capsys, monkeypatch):
@@ -239,6 +242,36 @@ def test_targets_are_judged():
     lines = report.targets({"ops": rows, "roofline": {"copy_bytes_per_s": 4.3e12}, "device": "cuda"}).splitlines()[2:]
     assert lines[2].endswith("times faster than the best eager | at least 30.0 |  | not known |")
     assert lines[3].endswith("(it) | at least 8.0 | 4.0 | not met |")
+
+
+def test_units_are_compiled_run_and_told(tmp_path, monkeypatch):
+    rate = {"name": "by a warp", "warps": 12, "multiply_adds_per_s": 3.157e14, "multiply_adds_per_cycle": 1360}
+    made, nvcc = tmp_path / "made", tmp_path / "nvcc"
+    made.write_text(f"#!/bin/sh\necho '{json.dumps([rate])}'\n")
+    nvcc.write_text(f"#!/bin/sh\nfor program; do :; done\ncp {made} $program\n")
+    for script in (made, nvcc):
+        script.chmod(0o755)
+    monkeypatch.setattr(units.shutil, "which", lambda _: str(nvcc))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    found = units.measure(torch.device("cuda"))
+    assert found == {"rates": [rate], "error": None}
+    record = suite.run(suite.Plan((), (), (FLOAT32,), 1), torch.device("cpu"))
+    assert "| by a warp | 12 | 315.7 T | 1360 |" in report.full(record | {"units": found})
+
+
+def test_units_that_cannot_be_asked_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
+    for nvcc, error in ((None, "there is no nvcc"), (shutil.which("false"), "non-zero exit"), (tmp_path, "denied")):
+        monkeypatch.setattr(units.shutil, "which", lambda _, nvcc=nvcc: nvcc)
+        found = units.measure(torch.device("cuda"))
+        assert found["rates"] == []
+        assert error in found["error"]
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
+@pytest.mark.parametrize("capability", [(8, 0), (9, 0), (12, 0)])
+def test_units_are_asked_on_every_architecture(capability, tmp_path):
+    subprocess.run(units.compilation(shutil.which("nvcc"), capability, tmp_path / "units"), check=True)
 
 
 def test_backends_and_launches_are_judged():

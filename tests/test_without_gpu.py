@@ -144,7 +144,9 @@ FAULTS = {
     "sums of stacks not awaited": of_stacked(f"{BARRIER}  // all warps' sums", BARRIER),
     "copies of other lanes not awaited": of_stacked("__syncwarp();  // all lanes' copies", "__syncwarp();"),
     "a product not awaited": of_stacked("await_products<0>(product);"),
-    "a product taken while the next is under way": of_stacked("await_products<1>(product);", instead="await_products<2>(product);"),
+    "a product taken while the next is under way": of_stacked(
+        "await_products<1>(product);", instead="await_products<2>(product);"
+    ),
     "a band overwritten under way": of_stacked(
         "await_products<1>(product);", instead="await_products<1>(product), left.load({bank, most(next, 0)});"
     ),

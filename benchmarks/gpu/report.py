@@ -41,6 +41,8 @@ def full(record: Record) -> str:
             left_out += [f"{what}: {row['precision']}, {row['name']}" for row in rows if row["error"] == OUT_OF_TIME]
     if record.get("launches"):
         parts += ["## Launches, 64x64, float32", _launches(record)]
+    if "units" in record:
+        parts += ["## Arithmetic units", _units(record["units"])]
     parts += ["## GKMNet", _network(record)]
     if left_out:
         parts += [f"## Not measured\n\nThere was no more time for {len(left_out)} of {len(record['ops'])} rows:"]
@@ -207,6 +209,27 @@ def _launches(record: Record) -> str:
         graph = row["error"] or microseconds(row["graph_s"])
         lines.append([row["backend"], row["name"], microseconds(row["host_s"]), microseconds(row["device_s"]), graph])
     return table(["backend", "call", "host", "in a row on the device", "in a CUDA graph"], lines)
+
+
+def _units(units: dict[str, Any]) -> str:
+    if units["error"] is not None:
+        return f"Not measured: {units['error']}."
+    lines = [
+        [
+            row["name"],
+            str(row["warps"]),
+            f"{row['multiply_adds_per_s'] / 1e12:.1f} T",
+            f"{row['multiply_adds_per_cycle']:.0f}",
+        ]
+        for row in units["rates"]
+    ]
+    header = [
+        "float32, and products of float16",
+        "warps of a multiprocessor",
+        "multiply-adds a second",
+        "and its cycle",
+    ]
+    return table(header, lines)
 
 
 def _network(record: Record) -> str:

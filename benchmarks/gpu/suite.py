@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from benchmarks import compiled, eager, environment
 from benchmarks.contenders import Contender, Run, contenders, forward_of, training_of
-from benchmarks.gpu import clock, launches, libraries, network
+from benchmarks.gpu import clock, launches, libraries, network, units
 from benchmarks.gpu.outcomes import OUT_OF_TIME, first_line, wrong
 from benchmarks.gpu.precision import BFLOAT16, FLOAT32, PRECISIONS, TF32, dtype_of, using
 from benchmarks.network.cases import Case as NetworkCase
@@ -115,6 +115,7 @@ def run(
             "copy_bytes_per_s": clock.copy_bytes_per_s(device),
             "product_flops_per_s": {p: _product(device, p) for p in PRECISIONS},
         },
+        "units": units.measure(device),
         "launches": [],
         "ops": [row for stage in stages for *_, entries in stage for _, row in entries],
         "network": [row for case in plan.network for _, row in nets[case] + compiled_nets[case]],
