@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import readme
-from benchmarks.gpu import ahead, check, cli, clock, network, outcomes, report, suite, units
+from benchmarks.gpu import ahead, check, cli, clock, network, outcomes, profile, report, suite, units
 from benchmarks.gpu.precision import BFLOAT16, FLOAT32, TF32, using
 from benchmarks.network.cases import INFERENCE, TRAINING
 from benchmarks.network.cases import Case as NetworkCase
@@ -274,6 +274,56 @@ def test_units_are_asked_on_every_architecture(capability, tmp_path):
     subprocess.run(units.compilation(shutil.which("nvcc"), capability, tmp_path / "units"), check=True)
 
 
+def test_profiles_are_read_and_told(tmp_path, capsys, monkeypatch):
+    stall = "smsp__average_warps_issue_stalled_{}_per_issue_active.ratio".format
+    counters = ["gpu__time_duration.sum", "smsp__inst_executed.avg", stall("long_scoreboard"), stall("gmma")]
+    page = [
+        ["ID", "Kernel Name", "Block Size", *counters],
+        ["", "", "", "nsecond", "inst", "inst", "inst"],
+        ["0", "blur<float, 2>(Form)", "(128, 1, 1)", "258,016", "1,404.5", "3", "1"],
+    ]
+    lines = "\n".join(",".join(f'"{field}"' for field in row) for row in page)
+    ncu = tmp_path / "ncu"
+    ncu.write_text(f"#!/bin/sh\ncat <<'END'\n==PROF== Connected to process 1\n{lines}\nEND\n")
+    ncu.chmod(0o755)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
+    monkeypatch.setattr(profile.environment, "describe", dict)
+    monkeypatch.setattr(profile.shutil, "which", lambda _: str(ncu))
+    assert profile.main(["--out", str(tmp_path / "out")]) == 0
+    assert (
+        "| blur<float, 2>(Form) | 258.0 us | 1.4e+03 |  |  | long scoreboard 75 %, gmma 25 % |"
+        in capsys.readouterr().out
+    )
+    (kernel,) = json.loads((tmp_path / "out" / "some-gpu.json").read_text())["kernels"]
+    assert kernel["smsp__inst_executed.avg"] == 1404.5
+    ncu.write_text("#!/bin/sh\necho '==ERROR== ERR_NVGPUCTRPERM'; exit 1\n")
+    assert profile.main([]) == 0
+    assert "may not count" in capsys.readouterr().out
+    ncu.write_text("#!/bin/sh\necho nothing at all; exit 9\n")
+    assert profile.main([]) == 1
+    assert "nothing at all" in capsys.readouterr().err
+    monkeypatch.setattr(profile.shutil, "which", lambda _: None)
+    assert profile.main([]) == 0
+
+
+def test_every_op_is_profiled_once_by_cuda(monkeypatch):
+    marks, made = [], []
+
+    def contender(job, family, name):
+        return suite.Contender(job, family, name, lambda problem, threads: lambda: made.append((job, bool(marks[-1:]))))
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda _: None)
+    monkeypatch.setattr(torch.cuda.profiler, "start", lambda: marks.append(1))
+    monkeypatch.setattr(torch.cuda.profiler, "stop", marks.clear)
+    monkeypatch.setattr(profile, "_CASE", suite.Case((8, 8)))
+    field = [contender(job, "fused", "it, cuda") for job in ("forward", "adjoint", "training")]
+    field += [contender("forward", "fused", "it, triton"), contender("forward", "variant", "it, cuda")]
+    monkeypatch.setattr(suite, "field", lambda *_: field)
+    profile.make_calls(torch.device("cpu"))
+    assert made == [("forward", False), ("forward", True), ("adjoint", False), ("adjoint", True)] * 3
+
+
 def test_backends_and_launches_are_judged():
     def launch(backend, name, host_s, graph_s):
         return {"backend": backend, "name": name, "host_s": host_s, "device_s": 1e-5, "graph_s": graph_s}
@@ -333,7 +383,7 @@ def test_the_check_asks_for_the_gpu_without_holding_it(tmp_path, monkeypatch):
 def test_the_check_goes_on_after_a_failure_and_within_nine_minutes(tmp_path, capfd, monkeypatch):
     stages = check.stages(tmp_path)
     assert sum(max(step.limit_s for step in stage) for stage in stages) <= 540
-    assert len(stages[-1]) == 1  # nothing runs beside the benchmarks
+    assert ["benchmarks"] in [[step.name for step in stage] for stage in stages]  # with nothing beside them
     steps = [
         check.Step("fails", [sys.executable, "-c", "raise SystemExit(3)"], 20),
         check.Step("hangs", ["sh", "-c", "(sleep 2; touch $0) & sleep 60", str(tmp_path / "late")], 0.5),

@@ -2,7 +2,8 @@
 
 Builds and installs with what the machine has; then the tests that need the GPU and, beside them, compute-sanitizer on a
 small case where it is there, and a compilation of what the benchmarks will want; then, with nothing beside them, the
-benchmarks, whose record lands in benchmarks/results. A step that fails does not stop the next.
+benchmarks, whose record lands in benchmarks/results, and a profile of the CUDA kernels where Nsight Compute is there. A
+step that fails does not stop the next.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ def stages(results: Path) -> list[list[Step]]:
         [Step("what is there", [python, "-m", "gkm_ops", "info"], 20)],
         untimed,
         [Step("benchmarks", benchmarks, 200)],
+        [Step("profile", [python, "-m", "benchmarks.gpu.profile", "--out", str(results / "profile")], 50)],
     ]
 
 
