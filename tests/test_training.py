@@ -149,7 +149,7 @@ def test_a_run_in_a_files_place_and_photos_without_pairs_are_told_what_is_wanted
     path.write_bytes(b"a photo")
     options = ["--device=cpu", f"--crop={CROP}"]
     assert main(["train", str(folder / "pairs"), "-o", str(path), *options]) == 1
-    assert capsys.readouterr().err == f"gkm train: {path}: got a file, wanted a folder for the run\n"
+    assert capsys.readouterr().err == f"gkm train: error: {path}: got a file, wanted a folder for the run\n"
     assert path.read_bytes() == b"a photo"
     assert main(["train", str(folder / "sharp"), "-o", str(tmp_path / "run"), *options]) == 1
     assert capsys.readouterr().err.endswith("_sharp.png; sharp photos alone are trained on as such (--sharp)\n")
@@ -159,7 +159,7 @@ def test_a_run_in_a_files_place_and_photos_without_pairs_are_told_what_is_wanted
 def test_a_seed_that_cannot_serve_is_named_before_anything_is_made(seed, folder, tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["train", str(folder / "pairs"), "-o", str(run), f"--crop={CROP}", f"--seed={seed}"]) == 1
-    assert capsys.readouterr().err.startswith(f"gkm train: seed: got {seed}, wanted an integer from 0")
+    assert capsys.readouterr().err.startswith(f"gkm train: error: seed: got {seed}, wanted an integer from 0")
     assert not run.exists()
 
 
@@ -202,7 +202,7 @@ def test_what_is_no_checkpoint_is_named_and_left_alone(content, told, folder, tm
     advice = "; move it away, and weights.safetensors and log.csv, to begin anew, or choose another folder"
     lines = capfd.readouterr().err.splitlines()
     assert len(lines) == 1
-    assert lines[0].startswith(f"gkm train: {path}: got a file ")
+    assert lines[0].startswith(f"gkm train: error: {path}: got a file ")
     assert lines[0].endswith(told + advice)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, before)]
 
@@ -216,7 +216,7 @@ def test_files_in_a_folder_without_a_checkpoint_are_left_alone(name, folder, tmp
     options += [f"--weights={path}"] if name == training.WEIGHTS else []
     assert main(["train", str(folder / "pairs"), "-o", str(tmp_path), *options]) == 1
     told = "exists already, without a checkpoint.pt to go on from; choose another folder, or move it away"
-    assert capsys.readouterr().err == f"gkm train: {path}: {told}\n"
+    assert capsys.readouterr().err == f"gkm train: error: {path}: {told}\n"
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(name, before)]
 
 
@@ -443,7 +443,7 @@ def test_running_out_of_memory_is_told_with_what_takes_less(folder, tmp_path, ca
 
     monkeypatch.setattr(training.Passes, "__call__", greedy)
     assert main(["train", str(folder / "pairs"), "-o", str(tmp_path), "--device=cpu", f"--crop={CROP}"]) == 1
-    assert "gkm train: CUDA out of memory; --recompute, a smaller --batch" in capsys.readouterr().err
+    assert "gkm train: error: CUDA out of memory; --recompute, a smaller --batch" in capsys.readouterr().err
 
 
 def test_help_explains_every_option_and_what_a_run_holds():
@@ -466,14 +466,14 @@ def test_options_that_cannot_serve_are_named_before_a_folder_is_made(folder, tmp
     ):
         command = ["train", str(folder / "pairs"), "-o", str(tmp_path / "run"), "--device=cpu", f"--crop={CROP}"]
         assert main([*command, *options]) == 1
-        assert capsys.readouterr().err == f"gkm train: {told}\n"
+        assert capsys.readouterr().err == f"gkm train: error: {told}\n"
         assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="wants a torch without a GPU")
 def test_a_device_that_is_not_there_is_named(folder, tmp_path, capsys):
     assert main(["train", str(folder / "pairs"), "-o", str(tmp_path / "run"), "--device=cuda", f"--crop={CROP}"]) == 1
-    assert capsys.readouterr().err.startswith("gkm train: --device: got 'cuda', which torch cannot use: ")
+    assert capsys.readouterr().err.startswith("gkm train: error: --device: got 'cuda', which torch cannot use: ")
     assert not (tmp_path / "run").exists()
 
 
@@ -481,7 +481,7 @@ def test_libraries_are_asked_for_at_the_start_if_at_all(folder, tmp_path, capsys
     monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", None)
     command = ["train", str(folder / "pairs"), "-o", str(tmp_path / "run"), "--device=cpu", f"--crop={CROP}"]
     assert main(command) == 1
-    assert 'pip install "gkm-ops[train]" brings what training wants' in capsys.readouterr().err
+    assert 'pip install "gkm-ops[train]" brings what this command wants' in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert main([*command, "--epochs=1"]) == 0  # the squared error alone
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from gkm_ops.cli import arguments, network
+from gkm_ops.cli import arguments, messages, network
 from gkm_ops.files import replacing
 from gkm_ops.nn.gkmnet import GKMNet
 
@@ -48,15 +47,14 @@ def run(options: argparse.Namespace) -> int:
         if options.coefficients:
             from gkm_ops.cli import coefficient_maps  # noqa: F401
     except ImportError as error:
-        print(f'gkm deblur: error: {error}; pip install "gkm-ops[photos]" brings what photos want', file=sys.stderr)
-        return 1
+        return messages.lacking("deblur", error, "photos")
     try:
         folder = _is_folder(options)
         net = network.chosen(options)
         output = Path(options.output)
         arguments.make_folder(output if folder else output.parent)
     except (OSError, ValueError, RuntimeError) as error:
-        return _report(str(error))
+        return messages.failed("deblur", error)
 
     sources, status = _sources(options.photos)
     kept = {_identity(path) for path in sources if path.exists()}
@@ -68,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
             _deblur(source, outputs, net, options, kept)
         except (ImportError, OSError, ValueError, RuntimeError, MemoryError) as error:
             text = str(error) or type(error).__name__
-            status = _report(text if str(source) in text else f"{source}: {text}")
+            status = messages.failed("deblur", text if str(source) in text else f"{source}: {text}")
     return status
 
 
@@ -132,7 +130,7 @@ def _sources(paths: list[Path]) -> tuple[list[Path], int]:
         try:
             found += photos.find([path])
         except (OSError, ValueError) as error:
-            status = _report(str(error))
+            status = messages.failed("deblur", error)
     return list(dict.fromkeys(found)), status
 
 
@@ -160,13 +158,6 @@ def _identity(path: Path) -> tuple[int, int]:
     """What tells a file from all others, by whatever name."""
     status = os.stat(path)
     return status.st_dev, status.st_ino
-
-
-def _report(message: str) -> int:
-    from tqdm import tqdm
-
-    tqdm.write(f"gkm deblur: error: {message}", file=sys.stderr)
-    return 1
 
 
 def _kernel(text: str) -> int:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gkm_ops.cli import arguments, network
+from gkm_ops.cli import arguments, messages, network
 from gkm_ops.files import replacing
 
 if TYPE_CHECKING:
@@ -61,9 +60,9 @@ def run(options: argparse.Namespace) -> int:
     try:
         return _run(options)
     except ImportError as error:
-        return _report(f'error: {error}; pip install "gkm-ops[evaluate]" brings what this command wants')
+        return messages.lacking("evaluate", error, "evaluate")
     except (OSError, ValueError, RuntimeError) as error:
-        return _report(f"error: {error}")
+        return messages.failed("evaluate", error)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -83,7 +82,7 @@ def _run(options: argparse.Namespace) -> int:
 
     def skip(pair: Pair, error: Exception) -> None:
         skipped.append(pair)
-        tqdm.write(f"gkm evaluate: error: {pair.name} skipped: {error}", file=sys.stderr)
+        messages.failed("evaluate", f"{pair.name} skipped: {error}")
 
     rows = evaluate(
         net,
@@ -98,7 +97,7 @@ def _run(options: argparse.Namespace) -> int:
         rows.append(mean(rows))
         print(table(rows))
         _write(options.output, as_csv(rows), options.overwrite)
-    return _report(f"{len(skipped)} of {len(pairs)} skipped") if skipped else 0
+    return messages.failed("evaluate", f"{len(skipped)} of {len(pairs)} skipped") if skipped else 0
 
 
 def table(rows: list[Row]) -> str:
@@ -157,7 +156,7 @@ def _lpips(device: str) -> LPIPS | None:
     try:
         return LPIPS(device)
     except LPIPSUnavailableError as error:
-        _report(f"no LPIPS: {error}")
+        messages.say("evaluate", f"no LPIPS: {error}")
         return None
 
 
@@ -171,8 +170,3 @@ def _write(path: Path | None, text: str, overwrite: bool) -> None:
         _check_free(path, overwrite)
         with replacing(path) as file:
             file.write(text.encode())
-
-
-def _report(message: str) -> int:
-    print(f"gkm evaluate: {message}", file=sys.stderr)
-    return 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from gkm_ops.bank import GaussianBank
-from gkm_ops.cli import arguments
+from gkm_ops.cli import arguments, messages
 from gkm_ops.defocus import ClosedForm, Fit, GradientDescent, fit
 from gkm_ops.defocus.fit import MODELS, Method
 from gkm_ops.files import replacing
@@ -80,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        _tell(f"warning: {message}")
+        messages.say("fit", f"warning: {message}")
 
     scores: _Scores = {}
     with warnings.catch_warnings():
@@ -88,10 +87,9 @@ def run(options: argparse.Namespace) -> int:
         try:
             return _fit_all(options, scores)
         except ImportError as error:
-            print(f'gkm fit: error: {error}; pip install "gkm-ops[evaluate]" brings what this wants', file=sys.stderr)
-            return 1
+            return messages.lacking("fit", error, "evaluate")
         except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            return _tell(f"error: {str(error) or type(error).__name__}")
+            return messages.failed("fit", error)
         finally:
             if scores:
                 print(table(scores))
@@ -150,7 +148,7 @@ def _fit_all(options: argparse.Namespace, scores: _Scores) -> int:
             try:
                 _write(_outputs(options.output, window), fits, defocused, y, bank, options)
             except (OSError, ValueError) as error:
-                status = _tell(f"error: {error}")
+                status = messages.failed("fit", error)
     return status
 
 
@@ -204,15 +202,10 @@ def _read(path: Path, max_megapixels: float) -> Photo:
 
     photo = photos.read(path, max_megapixels=max_megapixels)
     if photo.pixels.shape[2] < 3:
-        _tell(f"{path}: is grey, taken as three equal colours, which are one observation a pixel and not three")
+        messages.say(
+            "fit", f"{path}: is grey, taken as three equal colours, which are one observation a pixel and not three"
+        )
     return photo
-
-
-def _tell(message: str) -> int:
-    from tqdm import tqdm
-
-    tqdm.write(f"gkm fit: {message}", file=sys.stderr)
-    return 1
 
 
 def _count(text: str) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 import torch
 
 from gkm_ops import __version__, available_backends, backends, build_info
+from gkm_ops.cli import messages
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -20,8 +20,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         facts = {"gkm_ops": __version__, "forced_backend": backends.forced(), **build_info()}
     except (RuntimeError, ValueError) as error:  # an environment variable that asks for what is not there
-        print(f"gkm info: error: {error}", file=sys.stderr)
-        return 1
+        return messages.failed("info", error)
     print(json.dumps(facts, indent=2) if options.json else legible(facts))
     return 0
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkm_ops.cli import arguments
+from gkm_ops.cli import arguments, messages
 from gkm_ops.defocus.rendering import fill_gaps, render, sharpen_edges
 from gkm_ops.srgb import to_linear, to_srgb
 
@@ -83,9 +82,9 @@ def run(options: argparse.Namespace) -> int:
         with torch.inference_mode():
             (_pull if options.sweep else _still)(options)
     except ImportError as error:
-        return _report(f'error: {error}; pip install "gkm-ops[photos,video]" brings what photos and videos want')
+        return messages.lacking("render", error, "photos,video")
     except (OSError, ValueError, RuntimeError, MemoryError) as error:
-        return _report(f"error: {str(error) or type(error).__name__}")
+        return messages.failed("render", error)
     return 0
 
 
@@ -163,7 +162,10 @@ def _disparity(options: argparse.Namespace, H: int, W: int) -> Tensor:
         raise ValueError(f"{path}: got one {options.depth} everywhere, wanted depths to tell apart")
     if not known.all():
         share = 1 - known.double().mean().item()
-        _report(f"warning: {path}: {share:.2%} of it is not {wanted}; filled with the farther neighbour in the row")
+        messages.say(
+            "render",
+            f"warning: {path}: {share:.2%} of it is not {wanted}; filled with the farther neighbour in the row",
+        )
     filled = ((fill_gaps(disparity) - least) / (most - least)).float()
     return sharpen_edges(F.interpolate(filled[None, None], (H, W), mode="bilinear", align_corners=False)[0, 0])
 
@@ -214,7 +216,7 @@ def _in_srgb(photo: Photo, path: Path) -> Tensor:
         pixels = (255 * photo.image).round().byte().permute(1, 2, 0).numpy()
         converted = ImageCms.profileToProfile(Image.fromarray(pixels), profile, ImageCms.createProfile("sRGB"))
     except (ImageCms.PyCMSError, OSError) as error:
-        _report(f"warning: {path}: its colour profile cannot be used and is taken for sRGB: {error}")
+        messages.say("render", f"warning: {path}: its colour profile cannot be used and is taken for sRGB: {error}")
         return photo.image
     return torch.from_numpy(np.asarray(converted) / np.float32(255)).permute(2, 0, 1)
 
@@ -222,11 +224,6 @@ def _in_srgb(photo: Photo, path: Path) -> Tensor:
 def _moved(device: str, *tensors: Tensor) -> list[Tensor]:
     with arguments.device_named(device):
         return [tensor.to(device) for tensor in tensors]
-
-
-def _report(message: str) -> int:
-    print(f"gkm render: {message}", file=sys.stderr)
-    return 1
 
 
 def _focus(text: str) -> float | tuple[int, int]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 
-from gkm_ops.cli import arguments
+from gkm_ops.cli import arguments, messages
 from gkm_ops.training import Recipe, start_processes, train
 
 
@@ -122,7 +121,7 @@ def run(options: argparse.Namespace) -> int:
         from gkm_ops.data.pairs import find_pairs
         from gkm_ops.data.training_data import TrainingData
     except ImportError as error:
-        return _lacking(error)
+        return messages.lacking("train", error, "train")
     from gkm_ops.nn.gkmnet import GKMNet
     from gkm_ops.weights import load_weights
 
@@ -172,20 +171,13 @@ def run(options: argparse.Namespace) -> int:
         )
     except torch.OutOfMemoryError as error:
         told = str(error).partition(". ")[0]
-        print(f"gkm train: {told}; --recompute, a smaller --batch or --crop take less", file=sys.stderr)
-        return 1
+        return messages.failed("train", f"{told}; --recompute, a smaller --batch or --crop take less")
     except ImportError as error:
-        return _lacking(error)
+        return messages.lacking("train", error, "train")
     except (OSError, ValueError) as error:
-        print(f"gkm train: {error}", file=sys.stderr)
-        return 1
+        return messages.failed("train", error)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
     print(f"{'finished' if finished else 'interrupted; the same command goes on'}: {options.output}")
     return 0 if finished else 130
-
-
-def _lacking(error: ImportError) -> int:
-    print(f'gkm train: {error}; pip install "gkm-ops[train]" brings what training wants', file=sys.stderr)
-    return 1
