@@ -62,29 +62,26 @@ def _weighed(
     DOWN: tl.constexpr, BESIDE: tl.constexpr, MIXED: tl.constexpr, BORDER: tl.constexpr,
 ):  # fmt: skip
     """coeffs_m * sum_o mix_m[o, c] y_o, or coeffs_m y_c: DOWN x BESIDE blocks of a window, row by row."""
-    images = ()
+    pixels = ()
+    # A row of blocks at a time: what is summed by the mix and what is on its way for it share the registers.
     for p in tl.static_range(DOWN):
+        images = ()
         for q in tl.static_range(BESIDE):
             image = _load(y, y_row, row + 16 * p, column + 16 * q, height, width, BORDER)
             if MIXED:
                 image *= tl.load(mix)
             images = images + (image,)
-    if MIXED:
-        for _ in range(1, outputs):
-            y += y_channel
-            mix += colours
-            share = tl.load(mix)
-            added = ()
-            for p in tl.static_range(DOWN):
+        if MIXED:
+            for o in range(1, outputs):
+                share = tl.load(mix + o * colours)
+                added = ()
                 for q in tl.static_range(BESIDE):
-                    image = _load(y, y_row, row + 16 * p, column + 16 * q, height, width, BORDER)
-                    added = added + (images[p * BESIDE + q] + share * image,)
-            images = added
-    pixels = ()
-    for p in tl.static_range(DOWN):
+                    image = _load(y + o * y_channel, y_row, row + 16 * p, column + 16 * q, height, width, BORDER)
+                    added = added + (images[q] + share * image,)
+                images = added
         for q in tl.static_range(BESIDE):
             coeffs = _load(maps, coeffs_row, row + 16 * p, column + 16 * q, height, width, BORDER)
-            pixels = pixels + (coeffs * images[p * BESIDE + q],)
+            pixels = pixels + (coeffs * images[q],)
     return pixels
 
 

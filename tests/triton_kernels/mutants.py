@@ -45,7 +45,7 @@ FAULTS = (
     ("adjoint.py", "(sums[n] + inverse * results[n],)", "(inverse * results[n],)"),
     ("adjoint.py", "(left > margin)", "(left > margin - 16)"),
     ("adjoint.py", "border_slot(left // 16 + n,", "border_slot(left // 16,"),
-    ("adjoint.py", "mix += colours", "mix += 0"),
+    ("adjoint.py", "mix + o * colours)\n                added", "mix)\n                added"),
     ("grad_taps.py", "count = (2 * radius + 3 * TILE - 1) // (2 * TILE)", "count = 1"),
     ("grad_taps.py", "weights += coeffs_channel", "weights += 0"),
 )  # fmt: skip
