@@ -325,26 +325,20 @@ struct Coefficients {
 
   const Form& form;
   const Turns& turns;
+  const Area& area;
   unsigned char* const slots;
-  const S* at;        // where a lane copies from in the first map, in the part of the turn that is copied next
-  int turn, part;     // that turn
-  const int last;     // past the last part
-  int rows, columns;  // that the image has from there on
-  int below;          // rows from the part on
-  const bool even;    // rows begin at multiples of 16 bytes
-  bool fits, whole;   // so they do, and columns, or all of the part, are in the image
-  int slot = 0;       // of the turn that is taken next
+  const bool even;  // rows begin at multiples of 16 bytes
+  const S* at;      // where a lane copies from in the first map, in the part of the turn that is copied next
+  int turn, part;   // that turn
+  const int last;   // past the last part
+  bool whole;       // all of that part is in the image, and rows are even
+  int slot = 0;     // of the turn that is taken next
 
-  __device__ Coefficients(const Form& f, const Turns& t, const Area& area, const Share& share, unsigned char* memory)
-      : form(f), turns(t), slots(memory + threadIdx.x / 32 * (kSlots * kSlot)), turn(0), part(share.first), last(share.last),
-        below(int(form.H) - area.top - share.first * kRows), even(is_even<S>(form.coeffs, kPixels)) {
-    const int lane = threadIdx.x % 32, row = area.top + share.first * kRows + lane / kCopies;
-    const int column = area.left + lane % kCopies * kPixels;
+  __device__ Coefficients(const Form& f, const Turns& t, const Area& a, const Share& share, unsigned char* memory)
+      : form(f), turns(t), area(a), slots(memory + threadIdx.x / 32 * (kSlots * kSlot)), even(is_even<S>(form.coeffs, kPixels)),
+        turn(0), part(share.first), last(share.last), whole(is_whole()) {
+    const int row = area.top + part * kRows + row_of_lane(), column = area.left + column_of_lane();
     at = plane_of<S>(form.coeffs, area.b, 0, area.first) + row * form.coeffs.row + column;
-    rows = int(form.H) - row;
-    columns = int(form.W) - column;
-    fits = area.left + kColumns <= form.W && even;
-    whole = fits && below >= kRows;
 #pragma unroll
     for (int i = 0; i + 1 < kSlots; ++i) copy(i);
   }
@@ -369,29 +363,22 @@ struct Coefficients {
   }
 
  private:
+  __device__ static int row_of_lane() { return int(threadIdx.x) % 32 / kCopies; }
+  __device__ static int column_of_lane() { return int(threadIdx.x) % kCopies * kPixels; }
+
+  __device__ bool is_whole() const { return even && Part(area, part).is_whole(form); }
+
   // Starts a turn's copy.
   __device__ __forceinline__ void copy(int into) {
     const int m = turns.kernel(turn);
     if (part < last && m >= 0) {
-      const int lane = threadIdx.x % 32;
       const S* const from = at + uint64_t(uint32_t(m)) * uint32_t(form.coeffs.map);
-      unsigned char* const to = slots + into * kSlot + lane / kCopies * kPitch + lane % kCopies * 16;
+      unsigned char* const to = slots + into * kSlot + row_of_lane() * kPitch + int(threadIdx.x) % kCopies * 16;
       if (whole) {
 #pragma unroll
         for (int row = 0; row < kRows; row += kRowsAtOnce) copy_ahead(to + row * kPitch, from + row * form.coeffs.row, 16);
       } else {
-        const int pixels = most(0, least(columns, kPixels));
-#pragma unroll 1
-        for (int row = 0; row < kRows; row += kRowsAtOnce) {
-          const int there = row < rows ? pixels : 0;
-          if (even) {
-            copy_ahead(to + row * kPitch, from + row * form.coeffs.row, there * int(sizeof(S)));
-          } else {
-            S* const pixel = reinterpret_cast<S*>(to + row * kPitch);
-#pragma unroll 1
-            for (int i = 0; i < kPixels; ++i) pixel[i] = i < there ? from[row * form.coeffs.row + i] : S{};
-          }
-        }
+        copy_as_far_as_there_is(to, from);
       }
     }
     end_copies();
@@ -399,9 +386,24 @@ struct Coefficients {
     turn = 0;
     ++part;
     at += kRows * form.coeffs.row;
-    rows -= kRows;
-    below -= kRows;
-    whole = fits && below >= kRows;
+    whole = is_whole();
+  }
+
+  __device__ __forceinline__ void copy_as_far_as_there_is(unsigned char* to, const S* from) const {
+    const Part of(area, part);
+    const int rows = int(form.H) - of.top - row_of_lane();
+    const int pixels = most(0, least(int(form.W) - of.left - column_of_lane(), kPixels));
+#pragma unroll 1
+    for (int row = 0; row < kRows; row += kRowsAtOnce) {
+      const int there = row < rows ? pixels : 0;
+      if (even) {
+        copy_ahead(to + row * kPitch, from + row * form.coeffs.row, there * int(sizeof(S)));
+      } else {
+        S* const pixel = reinterpret_cast<S*>(to + row * kPitch);
+#pragma unroll 1
+        for (int i = 0; i < kPixels; ++i) pixel[i] = i < there ? from[row * form.coeffs.row + i] : S{};
+      }
+    }
   }
 };
 
