@@ -15,7 +15,6 @@ constexpr int kChains = 8;  // of sums that do not wait for each other, and diff
 // Float32 on the plain units.
 struct Plain {
   static constexpr int kMultiplyAdds = 32 * kChains;  // of a warp and turn
-
   static constexpr bool kThere = true;
 
   float sums[kChains];
@@ -37,7 +36,6 @@ struct Plain {
 template <int K>
 struct OfWarps {
   static constexpr int kMultiplyAdds = 16 * 8 * K * kChains;
-
   static constexpr bool kThere = true;
 
   uint32_t left[4] = {}, right[2] = {};
