@@ -73,10 +73,11 @@ def _weighed(
             images = images + (image,)
         if MIXED:
             for o in range(1, outputs):
+                other = y + tl.cast(o, tl.int64) * y_channel
                 share = tl.load(mix + o * colours)
                 added = ()
                 for q in tl.static_range(BESIDE):
-                    image = _load(y + o * y_channel, y_row, row + 16 * p, column + 16 * q, height, width, BORDER)
+                    image = _load(other, y_row, row + 16 * p, column + 16 * q, height, width, BORDER)
                     added = added + (images[q] + share * image,)
                 images = added
         for q in tl.static_range(BESIDE):
