@@ -287,8 +287,7 @@ def test_profiles_are_read_and_told(tmp_path, capsys, monkeypatch):
     ncu.write_text(f"#!/bin/sh\ncat <<'END'\n==PROF== Connected to process 1\n{lines}\nEND\n")
     ncu.chmod(0o755)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Some GPU")
-    monkeypatch.setattr(profile.environment, "describe", dict)
+    monkeypatch.setattr(suite, "machine", lambda _: {"gpu": "Some GPU"})
     monkeypatch.setattr(profile.shutil, "which", lambda _: str(ncu))
     assert profile.main(["--out", str(tmp_path / "out")]) == 0
     assert (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,6 @@ from typing import Any
 
 import torch
 
-from benchmarks import environment
 from benchmarks.gpu import suite
 from benchmarks.gpu.precision import PRECISIONS, using
 from benchmarks.output import write
@@ -33,7 +33,7 @@ _TOLD = {
     "smsp__issue_active.avg.per_cycle_active": "issued a cycle",
     "smsp__warps_active.avg.per_cycle_active": "warps of a scheduler",
 }
-_STALL = ("smsp__average_warps_issue_stalled_", "_per_issue_active.ratio")
+_STALL = re.compile(r"smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio")
 _MOST_STALLS = 4  # are told
 
 
@@ -46,8 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         parser.error("torch finds no GPU here")
+    device = torch.device("cuda")
     if options.calls:
-        make_calls(torch.device("cuda"))
+        make_calls(device)
         return 0
     ncu = shutil.which("ncu")
     if ncu is None:
@@ -61,8 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     if done.returncode != 0 or not kernels:
         print(done.stdout[-2000:] + done.stderr[-2000:], file=sys.stderr)
         return 1
-    gpu = torch.cuda.get_device_name()
-    record = {"environment": environment.describe() | {"gpu": gpu}, "case": str(_CASE), "kernels": kernels}
+    record: dict[str, Any] = {"environment": suite.machine(device), "case": str(_CASE), "kernels": kernels}
+    gpu = record["environment"]["gpu"]
     told = f"# Profile of the CUDA kernels\n\n{gpu}, {_CASE}.\n\n{tables(kernels)}\n"
     print(told)
     write(record, gpu, told, options.out)
@@ -115,16 +116,12 @@ def tables(kernels: list[Counters]) -> str:
     lines = []
     for kernel in kernels:
         told = [_told(name, kernel.get(name)) for name in _TOLD]
-        stalls = {name[len(_STALL[0]) : -len(_STALL[1])]: number for name, number in kernel.items() if _is_stall(name)}
+        stalls = {match[1]: number for name, number in kernel.items() if (match := _STALL.fullmatch(name))}
         total = sum(stalls.values())
         most = sorted(stalls, key=lambda name: -stalls[name])[:_MOST_STALLS]
         waits = ", ".join(f"{name.replace('_', ' ')} {100 * stalls[name] / total:.0f} %" for name in most)
         lines.append([kernel["kernel"], *told, waits])
     return table(["kernel", *_TOLD.values(), "a warp's time"], lines)
-
-
-def _is_stall(name: str) -> bool:
-    return name.startswith(_STALL[0]) and name.endswith(_STALL[1])
 
 
 def _told(name: str, number: float | None) -> str:

@@ -109,7 +109,7 @@ def run(
     compiled_nets = {case: network.planned(case, network.compiled()) for case in plan.network}
     record: dict[str, Any] = {
         "device": device.type,
-        "environment": environment.describe() | _device(device),
+        "environment": machine(device),
         "plan": {**asdict(plan), "seed": SEED},
         "roofline": {
             "copy_bytes_per_s": clock.copy_bytes_per_s(device),
@@ -135,11 +135,13 @@ def run(
     return record
 
 
-def _device(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a record says of the machine and of its GPU."""
+    facts = environment.describe()
     if device.type != "cuda":
-        return {"gpu": None}
+        return facts | {"gpu": None}
     properties = torch.cuda.get_device_properties(device)
-    return {
+    return facts | {
         "gpu": properties.name,
         "gpu_memory_bytes": properties.total_memory,
         "gpu_processors": properties.multi_processor_count,

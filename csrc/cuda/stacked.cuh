@@ -373,7 +373,7 @@ struct Coefficients {
     const int m = turns.kernel(turn);
     if (part < last && m >= 0) {
       const S* const from = at + uint64_t(uint32_t(m)) * uint32_t(form.coeffs.map);
-      unsigned char* const to = slots + into * kSlot + row_of_lane() * kPitch + int(threadIdx.x) % kCopies * 16;
+      unsigned char* const to = slots + into * kSlot + row_of_lane() * kPitch + column_of_lane() * int(sizeof(S));
       if (whole) {
 #pragma unroll
         for (int row = 0; row < kRows; row += kRowsAtOnce) copy_ahead(to + row * kPitch, from + row * form.coeffs.row, 16);
