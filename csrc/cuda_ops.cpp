@@ -29,8 +29,9 @@ gkm::cuda::Kernels wanted_kernels() {
   if (std::string(wanted) == "composed") return Kernels::composed;
   if (std::string(wanted) == "stacked") return Kernels::stacked;
   if (std::string(wanted) == "spread") return Kernels::spread;
+  if (std::string(wanted) == "tailored") return Kernels::tailored;
   throw std::runtime_error("GKM_OPS_CUDA_KERNELS: got '" + std::string(wanted) +
-                           "', wanted 'generic', 'banded', 'composed', 'stacked', 'spread' or nothing");
+                           "', wanted 'generic', 'banded', 'composed', 'stacked', 'spread', 'tailored' or nothing");
 }
 
 // The table of a tensor, which is made contiguous where it is not.

@@ -32,7 +32,7 @@ class Serving(NamedTuple):
 
 # What asks for them.
 KERNELS = {"cpu": "GKM_OPS_CPU_ISA", "cuda": "GKM_OPS_CUDA_KERNELS"}
-CUDA_KERNELS = ("generic", "banded", "composed", "stacked", "spread")
+CUDA_KERNELS = ("generic", "banded", "composed", "stacked", "spread", "tailored")
 
 
 def instruction_sets() -> list[str]:

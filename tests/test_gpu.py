@@ -170,7 +170,7 @@ def test_a_wrong_name_of_kernels_is_refused_on_cuda(kernels, monkeypatch):
     monkeypatch.setenv("GKM_OPS_CUDA_KERNELS", "fast")
     with pytest.raises(
         RuntimeError,
-        match="GKM_OPS_CUDA_KERNELS: got 'fast', wanted 'generic', 'banded', 'composed', 'stacked', 'spread' or",
+        match="GKM_OPS_CUDA_KERNELS: got 'fast', wanted 'generic', 'banded', 'composed', 'stacked', 'spread', 'tailored' or",
     ):
         gkm_ops.gkm_blur(x, coeffs, bank)
 

@@ -22,7 +22,7 @@ COMPILER = ["g++", "-std=c++20", "-g1", "-Wall", "-Wextra", "-Wno-unknown-pragma
 # By the PTX that they are made of, as setup.py has it.
 ARCHITECTURES = {80: (80, 86, 89, 90), 100: (100, 120)}
 # The other types' kernels are of the same templates: there two architectures decide.
-FOR_ALL = ("generic_f32.cu", "banded_f32.cu", "composed.cu", "spread_f32.cu")
+FOR_ALL = ("generic_f32.cu", "banded_f32.cu", "composed.cu", "spread_f32.cu", "tailored.cu")
 FEW = (80, 90)
 # By Hopper's own instructions, and what stands in their place elsewhere.
 STACKED = "stacked.cu"
@@ -34,6 +34,7 @@ MOST_STACK = {
     "composed": {"blur": 200, "correlate": 200},
     "stacked": {"blur": 112, "correlate": 96},
     "spread": {"blur_adjoint": 640},
+    "tailored": {"blur": 48, "correlate": 48},
 }
 # Of those for any bank, by the PTX; none of it for registers that did not fit.
 MOST_STACK_OF_ANY_BANK = {80: 0, 90: 0, 100: 16}
@@ -45,7 +46,7 @@ CALLS, CALLS_SANITIZED, CALLS_FAULTY = 200, 25, 1600
 # Theirs are of many products, which take a processor long.
 HALF_AS_OFTEN = ("stacked", "spread")
 ALL_TYPES, FLOAT32, BFLOAT16 = -1, 0, 2
-KERNELS = {"best": 0, "generic": 1, "banded": 2, "composed": 3, "stacked": 4, "spread": 5}
+KERNELS = {"best": 0, "generic": 1, "banded": 2, "composed": 3, "stacked": 4, "spread": 5, "tailored": 6}
 
 
 class Fault(NamedTuple):
@@ -86,6 +87,11 @@ def of_stacked(around, text=None, instead=""):
 def of_spread(around, text=None, instead=""):
     """A fault of the kernel of single warps."""
     return Fault("spread.cuh", around, text or around, instead, kernels="spread")
+
+
+def of_tailored(around, text=None, instead=""):
+    """A fault of the kernels that compose each pixel's own on matrix units."""
+    return Fault("tailored.cuh", around, text or around, instead, kernels="tailored")
 
 
 BARRIER = "__syncthreads();"
@@ -168,6 +174,24 @@ FAULTS = {
     "parts of a bank not awaited": of_spread(f"{BARRIER}  // all parts' sums", BARRIER),
     "what another part could not do": of_spread("by_taps |= found[kTiles * 32].x != 0;"),
     "a part's last kernel left out": of_spread("narrow * (part + 1) / parts) &&", "(part + 1)", "part"),
+    "products put where it is not empty yet": of_tailored(f"{BARRIER}  // all of it is empty", BARRIER),
+    "places of kernels not awaited": of_tailored(f"{BARRIER}  // the kernels' places", BARRIER),
+    "taps of a tailored bank not awaited": of_tailored(f"{BARRIER}  // the taps are there", BARRIER),
+    "a tailored bank not awaited": of_tailored(f"{BARRIER}  // blur's bank is there", BARRIER),
+    "a transposed bank not awaited": of_tailored(f"{BARRIER}  // the transposed bank is there", BARRIER),
+    "tailored pairs not awaited": of_tailored(f"{BARRIER}  // the pairs are there, to be weighed", BARRIER),
+    "tailored pairs overwritten": of_tailored(f"{BARRIER}  // the pairs have been weighed", BARRIER),
+    "pairs of y's not awaited": of_tailored(f"{BARRIER}  // the pairs are there, for y", BARRIER),
+    "pairs of y's overwritten": of_tailored(f"{BARRIER}  // the pairs have been used for y", BARRIER),
+    "tailored pairs of one side": of_tailored("[x - j] + read[of_two][x + j]", "x - j", "x + j"),
+    "unequal taps taken": of_tailored("centre - offset)", "centre - offset", "centre + offset"),
+    "a tile's rows beside the image": of_tailored("padding != Padding::zeros);", "Padding::zeros", "Padding(-1)"),
+    "a wide kernel in a narrow group": of_tailored("form.radii[other] > form.radii[m] ||", "form.radii[other]", "-form.radii[other]"),
+    "what first terms leave left out": of_tailored("mma_f16_k8(rest, rows, minus_one);"),
+    "small products left out": of_tailored("TERMS == 2 && i < kGroups * kPixels * 2", "TERMS == 2", "TERMS > 2"),
+    "sums of half a quad": of_tailored("__shfl_xor_sync(kWholeWarp, half[2], 2);", "half[2]", "0.0f"),
+    "a result's infinity left in blur": of_tailored("fmaf(result, 0.0f, zero);  // of blur", "result", "zero"),
+    "a result's infinity left in correlate": of_tailored("fmaf(result, 0.0f, zero);  // of correlate", "result", "zero"),
     "part of another row": of_banded("banded.cuh", "top(area.top + row)", "area.top + row", "area.top"),
 }
 

@@ -176,7 +176,7 @@ def field(case: Case, precision: str, device: torch.device) -> list[Contender]:
         ours += [
             replace(_by(c, "cuda", kernels), family="variant")
             for c in others_of_ours
-            for kernels in ("banded", "composed", "stacked")
+            for kernels in ("banded", "composed", "stacked", "tailored")
         ]
     if not case.others:
         return ours

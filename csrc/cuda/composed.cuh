@@ -19,6 +19,7 @@
 #pragma once
 
 #include "banded.cuh"
+#include "by_taps.cuh"
 #include "composed_launch.h"
 
 namespace gkm::cuda::composed {
@@ -155,48 +156,18 @@ struct Tile {
   __host__ __device__ static int over(int64_t n, int step) { return int((n + step - 1) / step); }
 };
 
-// T_m of a plane at a pixel, tap by tap: slow, and exact about NaN and infinity.
+// What blur makes of the thread's pixel k in a tile's plane c, tap by tap.
 template <class S>
-__device__ float blurred_by_taps(const Form& form, int row, int column, int m, const S* plane) {
-  const int radius = form.radii[m];
-  const int64_t centre = m * form.K + form.K / 2;
-  float sum = 0;
-  for (int i = -radius; i <= radius; ++i) {
-    for (int j = -radius; j <= radius; ++j) {
-      const float tap = entry_of<float>(form.taps_h, centre + i) * entry_of<float>(form.taps_w, centre + j);
-      const int from = border_index(row + i, int(form.H), form.padding);
-      const int at = border_index(column + j, int(form.W), form.padding);
-      sum += tap * (from < 0 || at < 0 ? 0.0f : widened(plane[from * form.x.row + at]));
-    }
-  }
-  return sum;
-}
-
-// What blur makes of the thread's pixel k in a tile's plane c.
-template <class S>
-__device__ __attribute__((noinline)) float weighed_by_taps(const Form& form, int index, int k, int c) {
+__device__ __attribute__((noinline)) float weighed_in_tile(const Form& form, int index, int k, int c) {
   const Tile tile(form, index);
-  const int row = tile.row() + k, column = tile.column();
-  const S* const plane = plane_of<S>(form.x, tile.b, 0, tile.first + c);
-  float sum = 0;
-  for (int m = 0; m < form.M; ++m) {
-    const float coeff = widened(plane_of<S>(form.coeffs, tile.b, m, 0)[row * form.coeffs.row + column]);
-    sum += coeff * blurred_by_taps(form, row, column, m, plane);
-  }
-  return sum;
+  return weighed_by_taps<S>(form, tile.b, tile.first + c, tile.row() + k, tile.column());
 }
 
 // What correlate makes of it for kernel m.
 template <class S>
-__device__ __attribute__((noinline)) float correlated_by_taps(const Form& form, int index, int k, int m) {
+__device__ __attribute__((noinline)) float correlated_in_tile(const Form& form, int index, int k, int m) {
   const Tile tile(form, index);
-  const int row = tile.row() + k, column = tile.column();
-  float sum = 0;
-  for (int c = tile.first; c < tile.first + tile.colours; ++c) {
-    const float y = widened(plane_of<S>(form.y, tile.b, 0, c)[row * form.y.row + column]);
-    sum += y * blurred_by_taps(form, row, column, m, plane_of<S>(form.x, tile.b, 0, c));
-  }
-  return sum;
+  return correlated_by_taps<S>(form, tile.b, m, tile.row() + k, tile.column());
 }
 
 // A thread's 66 numbers for each pixel: the weights, or correlate's sums.
@@ -401,7 +372,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
         if (k >= pixels) continue;
         // What is infinite, or has become so on the way, is added up as the formula has it.
         const bool exact = regular && is_finite(sums[k]);
-        out[k * form.W] = narrowed<S>(exact ? sums[k] : weighed_by_taps<S>(form, index, k, c));
+        out[k * form.W] = narrowed<S>(exact ? sums[k] : weighed_in_tile<S>(form, index, k, c));
       }
       out += form.H * form.W;
     });
@@ -445,7 +416,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
       for (int k = 0; k < kPixels; ++k) {
         if (k >= pixels) continue;
         const bool exact = regular && is_finite(sums[k]);
-        out[(m * form.H + k) * form.W] = narrowed<S>(exact ? sums[k] : correlated_by_taps<S>(form, index, k, m));
+        out[(m * form.H + k) * form.W] = narrowed<S>(exact ? sums[k] : correlated_in_tile<S>(form, index, k, m));
       }
     });
   }

@@ -25,7 +25,7 @@ struct Table {
 };
 
 // Which kernels are to serve a call where they can; where they cannot, others do.
-enum class Kernels : uint8_t { best, generic, banded, composed, stacked, spread };
+enum class Kernels : uint8_t { best, generic, banded, composed, stacked, spread, tailored };
 
 // Images and maps in `out` are of the storage type, gradients by mix or taps float64 for float64, else float32.
 struct Form : Operands {

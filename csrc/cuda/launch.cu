@@ -9,6 +9,7 @@
 #include "spread_launch.h"
 #include "stacked_launch.h"
 #include "sums.cuh"
+#include "tailored_launch.h"
 
 namespace gkm::cuda {
 namespace {
@@ -54,6 +55,8 @@ int launch(const Form& form, void* stream) {
   if (wants(Kernels::composed) && composed::serves(form)) {
     if (form.kernels == Kernels::composed || composed::pays(form)) return composed::launch(form, stream);
   }
+  // Not by themselves, as long as no GPU has said that they are faster.
+  if (form.kernels == Kernels::tailored && tailored::serves(form)) return tailored::launch(form, stream);
   Form shaped = form;
   if (wants(Kernels::stacked) && stacked::serves(shaped)) {
     return with_kind(form, [&](auto kind) { return stacked::launch(kind, shaped, stream); });

@@ -2,8 +2,8 @@
 //
 // Arguments: how many calls to make, in the storage type of a number (0 to 3, or -1 for all in turn), by the best kernels
 // (0), those for any bank (1), those on matrix units (2), those that compose each pixel's own (3), those with products of
-// four warps (4) or that of single warps (5), and the number of a fault that the kernels were compiled with, or 0 for none
-// of them.
+// four warps (4), that of single warps (5) or those that compose each pixel's own on matrix units (6), and the number of a
+// fault that the kernels were compiled with, or 0 for none of them.
 // Exits with 1 and a word on the first call that is wrong.
 #include <cstdlib>
 
@@ -59,7 +59,7 @@ bool check(const Call& call, Target target, const Way& way, const std::vector<do
   }
   constexpr const char* kNames[] = {"the best kernels", "the kernels for any bank", "the kernels on matrix units",
                                     "the kernels of each pixel's own", "the kernels with products of four warps",
-                                    "the kernel of single warps"};
+                                    "the kernel of single warps", "the kernels of each pixel's own on matrix units"};
   const char* const name = kNames[int(way.kernels)];
   // Matrix units take factors for bfloat16 in one float16, whose 11 bits are more than its result shows.
   const double of_sums = way.storage == Storage::bf16 && way.kernels != Kernels::generic ? 0x1p-10 : kOfFloatSums;
@@ -145,7 +145,7 @@ std::vector<Case> shared_cases(Kernels kernels) {
 bool check_case(const Case& one, int64_t number, int64_t storage, Kernels kernels) {
   Call call(one.H, one.W, one.bank, one.padding, one.variant, one.colours);
   if (one.refined) call.refine();
-  if (kernels == Kernels::composed) {
+  if (kernels == Kernels::composed || kernels == Kernels::tailored) {
     if (one.bank.symmetric) call.mirror_taps();
     call.taps_h = call.taps_w;
   }
@@ -207,7 +207,8 @@ struct Extreme {
   Target target;
   std::vector<float> taps;
   float x, pixel_of_x, y, coeffs, pixel_of_coeffs;
-  bool mixed;  // by identities
+  bool mixed;        // by identities
+  int narrower = 0;  // each kernel than the one before, by its radius
 };
 
 const Extreme kExtremes[] = {
@@ -215,6 +216,8 @@ const Extreme kExtremes[] = {
     {Target::blur_adjoint, {0, 0.99999994f, 0}, 0, 0, 1023.999f, 1, 1, false},
     {Target::blur_adjoint, {0.25f, 0.5f, 0.25f}, 0, 0, 1, 1, INFINITY, false},
     {Target::correlate, {1e-6f, 0.25f, 0.5f, 0.25f, 1e-6f}, 1, 1e6f, 1e34f, 0, 0, false},
+    {Target::blur, {0.25f, 0.5f, 0.75f, 0.5f, 0.25f}, 1, NAN, 0, 1, 1, false, 1},
+    {Target::correlate, {0.25f, 0.5f, 0.75f, 0.5f, 0.25f}, 1, NAN, 1, 0, 0, false, 1},
     {Target::blur, {2e3f, 0.25f, 0.5f, 0.25f, 2e3f}, 1e-6f, 1e-6f, 0, 1e32f, 1e32f, false},
 };
 
@@ -236,7 +239,7 @@ bool agrees_with_any_bank(const Extreme& extreme, Kernels kernels) {
     form.target = extreme.target, form.kernels = by;
     form.B = 1, form.M = M, form.K = K, form.H = H, form.W = W;
     if (extreme.mixed) form.mix = {mix.data(), Storage::f32};
-    std::fill_n(form.radii, M, uint16_t(K / 2));
+    for (int m = 0; m < M; ++m) form.radii[m] = uint16_t(K / 2 - m * extreme.narrower);
     return results_of(form, x.data(), y.data(), coeffs.data(), taps);
   };
   gkm::shim::processors = 16, gkm::shim::most_shared = 227 * 1024;
