@@ -291,7 +291,7 @@ def test_profiles_are_read_and_told(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(profile.shutil, "which", lambda _: str(ncu))
     assert profile.main(["--out", str(tmp_path / "out")]) == 0
     assert (
-        "| blur<float, 2>(Form) | 258.0 us | 1.4e+03 |  |  | long scoreboard 75 %, gmma 25 % |"
+        "| blur<float, 2>(Form) | 258.0 us | 1.4e+03 |  |  |  | long scoreboard 75 %, gmma 25 % |"
         in capsys.readouterr().out
     )
     (kernel,) = json.loads((tmp_path / "out" / "some-gpu.json").read_text())["kernels"]
@@ -317,10 +317,11 @@ def test_every_op_is_profiled_once_by_cuda(monkeypatch):
     monkeypatch.setattr(torch.cuda.profiler, "stop", marks.clear)
     monkeypatch.setattr(profile, "_CASE", suite.Case((8, 8)))
     field = [contender(job, "fused", "it, cuda") for job in ("forward", "adjoint", "training")]
-    field += [contender("forward", "fused", "it, triton"), contender("forward", "variant", "it, cuda")]
+    field += [contender("forward", "fused", "it, triton"), contender("forward", "variant", "it, cuda banded")]
+    field += [contender("correlate", "variant", "it, cuda tailored")]
     monkeypatch.setattr(suite, "field", lambda *_: field)
     profile.make_calls(torch.device("cpu"))
-    assert made == [("forward", False), ("forward", True), ("adjoint", False), ("adjoint", True)] * 3
+    assert made == [(job, marked) for job in ("forward", "adjoint", "correlate") for marked in (False, True)] * 3
 
 
 def test_backends_and_launches_are_judged():

@@ -89,9 +89,9 @@ def of_spread(around, text=None, instead=""):
     return Fault("spread.cuh", around, text or around, instead, kernels="spread")
 
 
-def of_tailored(around, text=None, instead=""):
+def of_tailored(file, around, text=None, instead=""):
     """A fault of the kernels that compose each pixel's own on matrix units."""
-    return Fault("tailored.cuh", around, text or around, instead, kernels="tailored")
+    return Fault(file, around, text or around, instead, kernels="tailored")
 
 
 BARRIER = "__syncthreads();"
@@ -174,24 +174,40 @@ FAULTS = {
     "parts of a bank not awaited": of_spread(f"{BARRIER}  // all parts' sums", BARRIER),
     "what another part could not do": of_spread("by_taps |= found[kTiles * 32].x != 0;"),
     "a part's last kernel left out": of_spread("narrow * (part + 1) / parts) &&", "(part + 1)", "part"),
-    "products put where it is not empty yet": of_tailored(f"{BARRIER}  // all of it is empty", BARRIER),
-    "places of kernels not awaited": of_tailored(f"{BARRIER}  // the kernels' places", BARRIER),
-    "taps of a tailored bank not awaited": of_tailored(f"{BARRIER}  // the taps are there", BARRIER),
-    "a tailored bank not awaited": of_tailored(f"{BARRIER}  // blur's bank is there", BARRIER),
-    "a transposed bank not awaited": of_tailored(f"{BARRIER}  // the transposed bank is there", BARRIER),
-    "tailored pairs not awaited": of_tailored(f"{BARRIER}  // the pairs are there, to be weighed", BARRIER),
-    "tailored pairs overwritten": of_tailored(f"{BARRIER}  // the pairs have been weighed", BARRIER),
-    "pairs of y's not awaited": of_tailored(f"{BARRIER}  // the pairs are there, for y", BARRIER),
-    "pairs of y's overwritten": of_tailored(f"{BARRIER}  // the pairs have been used for y", BARRIER),
-    "tailored pairs of one side": of_tailored("[x - j] + read[of_two][x + j]", "x - j", "x + j"),
-    "unequal taps taken": of_tailored("centre - offset)", "centre - offset", "centre + offset"),
-    "a tile's rows beside the image": of_tailored("padding != Padding::zeros);", "Padding::zeros", "Padding(-1)"),
-    "a wide kernel in a narrow group": of_tailored("form.radii[other] > form.radii[m] ||", "form.radii[other]", "-form.radii[other]"),
-    "what first terms leave left out": of_tailored("mma_f16_k8(rest, rows, minus_one);"),
-    "small products left out": of_tailored("TERMS == 2 && i < kGroups * kPixels * 2", "TERMS == 2", "TERMS > 2"),
-    "sums of half a quad": of_tailored("__shfl_xor_sync(kWholeWarp, half[2], 2);", "half[2]", "0.0f"),
-    "a result's infinity left in blur": of_tailored("fmaf(result, 0.0f, zero);  // of blur", "result", "zero"),
-    "a result's infinity left in correlate": of_tailored("fmaf(result, 0.0f, zero);  // of correlate", "result", "zero"),
+    "products put where it is not empty yet": of_tailored(
+        "tailored_bank.cuh", f"{BARRIER}  // all of it is empty", BARRIER
+    ),
+    "places of kernels not awaited": of_tailored("tailored_bank.cuh", f"{BARRIER}  // the kernels' places", BARRIER),
+    "taps of a tailored bank not awaited": of_tailored(
+        "tailored_bank.cuh", f"{BARRIER}  // the taps are there", BARRIER
+    ),
+    "a tailored bank not awaited": of_tailored("tailored.cuh", f"{BARRIER}  // blur's bank is there", BARRIER),
+    "a transposed bank not awaited": of_tailored(
+        "tailored.cuh", f"{BARRIER}  // the transposed bank is there", BARRIER
+    ),
+    "tailored pairs not awaited": of_tailored(
+        "tailored.cuh", f"{BARRIER}  // the pairs are there, to be weighed", BARRIER
+    ),
+    "tailored pairs overwritten": of_tailored("tailored.cuh", f"{BARRIER}  // the pairs have been weighed", BARRIER),
+    "pairs of y's not awaited": of_tailored("tailored.cuh", f"{BARRIER}  // the pairs are there, for y", BARRIER),
+    "pairs of y's overwritten": of_tailored("tailored.cuh", f"{BARRIER}  // the pairs have been used for y", BARRIER),
+    "tailored pairs of one side": of_tailored("tailored_pairs.cuh", "[x - j] + read[of_two][x + j]", "x - j", "x + j"),
+    "unequal taps taken": of_tailored("tailored_bank.cuh", "centre - offset)", "centre - offset", "centre + offset"),
+    "a tile's rows beside the image": of_tailored(
+        "tailored_pairs.cuh", "padding != Padding::zeros);", "Padding::zeros", "Padding(-1)"
+    ),
+    "a wide kernel in a narrow group": of_tailored(
+        "tailored_bank.cuh", "form.radii[other] > form.radii[m] ||", "form.radii[other]", "-form.radii[other]"
+    ),
+    "what first terms leave left out": of_tailored("tailored.cuh", "mma_f16_k8(rest, rows, minus_one);"),
+    "small products left out": of_tailored("tailored.cuh", "+ small[group][two][i];", "small[group][two][i]", "0.0f"),
+    "sums of half a quad": of_tailored("tailored.cuh", "__shfl_xor_sync(kWholeWarp, half[2], 2);", "half[2]", "0.0f"),
+    "a result's infinity left in blur": of_tailored(
+        "tailored.cuh", "fmaf(result, 0.0f, zero);  // of blur", "result", "zero"
+    ),
+    "a result's infinity left in correlate": of_tailored(
+        "tailored.cuh", "fmaf(result, 0.0f, zero);  // of correlate", "result", "zero"
+    ),
     "part of another row": of_banded("banded.cuh", "top(area.top + row)", "area.top + row", "area.top"),
 }
 

@@ -1,6 +1,7 @@
 """What the CUDA kernels wait for, by Nsight Compute where it is: ``python -m benchmarks.gpu.profile``.
 
-Every op is profiled once at 1680x1120 in each precision, and its kernels' counters written as JSON and a table.
+Every op is profiled once at 1680x1120 in each precision, by every kind of kernels in question, and what was counted
+written as JSON and a table.
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ _TOLD = {
     "smsp__inst_executed.avg": "instructions of a scheduler",
     "smsp__issue_active.avg.per_cycle_active": "issued a cycle",
     "smsp__warps_active.avg.per_cycle_active": "warps of a scheduler",
+    "l1tex__t_sector_hit_rate.pct": "first cache's hits, %",
 }
 _STALL = re.compile(r"smsp__average_warps_issue_stalled_(\w+)_per_issue_active\.ratio")
 _MOST_STALLS = 4  # are told
+# Kernels that are profiled: those that serve by themselves, and those that no measurement has chosen or refused yet.
+_PROFILED = (", cuda", ", cuda tailored")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -82,7 +86,7 @@ def make_calls(device: torch.device) -> None:
     for precision in PRECISIONS:
         problem = next(suite.problems(_CASE, precision, device))
         for contender in suite.field(_CASE, precision, device):
-            if contender.family != "fused" or contender.job == "training" or not contender.name.endswith(", cuda"):
+            if contender.job == "training" or not contender.name.endswith(_PROFILED):
                 continue
             with using(precision):
                 call = contender.prepare(problem, 1)
