@@ -31,7 +31,7 @@ COMPILED = [*((source, 80) for source in SOURCES), *((source, 100) for source in
 # to hold 12 warps or more.
 MOST_STACK = {
     "banded": {"blur": 200, "blur_adjoint": 200, "correlate": 200, "grad_mix": 320},
-    "composed": {"blur": 200, "correlate": 200},
+    "composed": {"blur": 48, "correlate": 48},
     "stacked": {"blur": 112, "correlate": 96},
     "spread": {"blur_adjoint": 640},
     "tailored": {"blur": 48, "correlate": 48},
@@ -145,7 +145,8 @@ FAULTS = {
     "rows of one side": of_composed("rows[y - j] + rows[y + j]", "rows[y + j]", "rows[y - j]"),
     "taps of one side": of_composed("centre - offset);", "centre - offset", "centre + offset"),
     "coefficients of the kernel before": of_composed("load(n + kAhead, next)", "n + kAhead", "n + kAhead - 1"),
-    "what became infinite left": of_composed("is_finite(sums[k]);\n        out[k", "is_finite(sums[k])", "true"),
+    "what became infinite left": of_composed("fmaf(sums[k], 0.0f, zero);\n        out[k", "sums[k]", "zero"),
+    "what became infinite left in a map": of_composed("fmaf(sums[k], 0.0f, zero);\n        out[(m", "sums[k]", "zero"),
     "windows of stacks overwritten": of_stacked(f"{BARRIER}  // the windows before", BARRIER),
     "sums of stacks not awaited": of_stacked(f"{BARRIER}  // all warps' sums", BARRIER),
     "copies of other lanes not awaited": of_stacked("__syncwarp();  // all lanes' copies", "__syncwarp();"),
@@ -188,9 +189,13 @@ FAULTS = {
     "tailored pairs not awaited": of_tailored(
         "tailored.cuh", f"{BARRIER}  // the pairs are there, to be weighed", BARRIER
     ),
-    "tailored pairs overwritten": of_tailored("tailored.cuh", f"{BARRIER}  // the pairs have been weighed", BARRIER),
+    "tailored pairs overwritten": of_tailored("passes.cuh", f"{BARRIER}  // all warps have said it", BARRIER),
+    "scratch overwritten": of_tailored("tailored.cuh", f"{BARRIER}  // the scratch has been used", BARRIER),
     "pairs of y's not awaited": of_tailored("tailored.cuh", f"{BARRIER}  // the pairs are there, for y", BARRIER),
-    "pairs of y's overwritten": of_tailored("tailored.cuh", f"{BARRIER}  // the pairs have been used for y", BARRIER),
+    "scratch of correlate overwritten": of_tailored("tailored.cuh", f"{BARRIER}  // the scratch of correlate", BARRIER),
+    "rows of a pass overwritten": of_tailored("passes.cuh", f"{BARRIER}  // the rows before", BARRIER),
+    "rows of a pass not awaited": of_tailored("passes.cuh", f"{BARRIER}  // the rows are there", BARRIER),
+    "a pass short of its radius": of_tailored("passes.cuh", "i < ROWS + 2 * radius;", "2 * radius", "radius"),
     "tailored pairs of one side": of_tailored("tailored_pairs.cuh", "[x - j] + read[of_two][x + j]", "x - j", "x + j"),
     "unequal taps taken": of_tailored("tailored_bank.cuh", "centre - offset)", "centre - offset", "centre + offset"),
     "a tile's rows beside the image": of_tailored(

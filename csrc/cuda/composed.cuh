@@ -19,8 +19,8 @@
 #pragma once
 
 #include "banded.cuh"
-#include "by_taps.cuh"
 #include "composed_launch.h"
+#include "passes.cuh"
 
 namespace gkm::cuda::composed {
 
@@ -58,9 +58,10 @@ struct Bank {
   uint16_t* kernels; // [M] which one of the form's it is
   uint16_t* first;   // [kReach + 2] the first with a radius of at least so much
   uint32_t* odd;     // [warps] whether one was found that is not symmetric or not finite
+  uint32_t* said;    // [warps] for `any_of_block`
 
   __host__ __device__ static size_t bytes(const Form& form) {
-    const size_t numbers = products_of_all(form) + form.M + kAhead + kWarps;
+    const size_t numbers = products_of_all(form) + form.M + kAhead + 2 * kWarps;
     return numbers * sizeof(float) + ((form.M + kReach + 2) * sizeof(uint16_t) + 3) / 4 * 4;
   }
 
@@ -71,7 +72,8 @@ struct Bank {
     products = reinterpret_cast<float*>(at);
     maps = reinterpret_cast<uint32_t*>(products + products_of_all(form));
     odd = maps + M + kAhead;
-    kernels = reinterpret_cast<uint16_t*>(odd + kWarps);
+    said = odd + kWarps;
+    kernels = reinterpret_cast<uint16_t*>(said + kWarps);
     first = kernels + M;
     float* const taps = scratch;                                         // [M, kOffsets]
     int* const begins = reinterpret_cast<int*>(scratch + M * kOffsets);  // [M] where a kernel's products begin
@@ -156,18 +158,8 @@ struct Tile {
   __host__ __device__ static int over(int64_t n, int step) { return int((n + step - 1) / step); }
 };
 
-// What blur makes of the thread's pixel k in a tile's plane c, tap by tap.
-template <class S>
-__device__ __attribute__((noinline)) float weighed_in_tile(const Form& form, int index, int k, int c) {
-  const Tile tile(form, index);
-  return weighed_by_taps<S>(form, tile.b, tile.first + c, tile.row() + k, tile.column());
-}
-
-// What correlate makes of it for kernel m.
-template <class S>
-__device__ __attribute__((noinline)) float correlated_in_tile(const Form& form, int index, int k, int m) {
-  const Tile tile(form, index);
-  return correlated_by_taps<S>(form, tile.b, m, tile.row() + k, tile.column());
+__device__ inline Passes<kColumns, kRows, kThreads> by_passes(const Form& form, const Tile& tile, float* scratch) {
+  return {form, tile.b, tile.top, tile.left, scratch};
 }
 
 // A thread's 66 numbers for each pixel: the weights, or correlate's sums.
@@ -362,20 +354,20 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
     const int64_t rows = (int64_t(tile.b) * form.C + tile.first) * form.H + tile.row();  // before the thread's first
     S* out = static_cast<S*>(form.out) + rows * form.W + tile.column();
     __syncthreads();  // x is there, for all colours, and the pairs of the last tile have been used
-    const bool regular = bank.is_regular();
+    float zero = bank.is_regular() ? 0.0f : NAN;  // or NaN, once a result is not finite
     fetch<S>(form, bank, index + gridDim.x);
-    each_colour(samples, colours, [&](int c) {
+    each_colour(samples, colours, [&](int) {
       float sums[kPixels] = {};
       samples.each_sum([&](int e, int k, float sum) { sums[k] += weights.at[e][k] * sum; });
 #pragma unroll
       for (int k = 0; k < kPixels; ++k) {
         if (k >= pixels) continue;
-        // What is infinite, or has become so on the way, is added up as the formula has it.
-        const bool exact = regular && is_finite(sums[k]);
-        out[k * form.W] = narrowed<S>(exact ? sums[k] : weighed_in_tile<S>(form, index, k, c));
+        zero = fmaf(sums[k], 0.0f, zero);
+        out[k * form.W] = narrowed<S>(sums[k]);
       }
       out += form.H * form.W;
     });
+    if (any_of_block(!(zero == 0), bank.said)) by_passes(form, tile, samples.pairs).template blur<S>(tile.first, colours);
   }
 }
 
@@ -394,7 +386,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
     const int64_t rows = int64_t(tile.b) * form.M * form.H + tile.row();  // before the thread's first
     S* const out = static_cast<S*>(form.out) + rows * form.W + tile.column();
     __syncthreads();  // x is there, and the pairs before have been used
-    const bool regular = bank.is_regular();
+    float zero = bank.is_regular() ? 0.0f : NAN;
     Weights weights = {};
     each_colour(samples, tile.colours, [&](int) {
       float y[kPixels];
@@ -415,10 +407,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
 #pragma unroll
       for (int k = 0; k < kPixels; ++k) {
         if (k >= pixels) continue;
-        const bool exact = regular && is_finite(sums[k]);
-        out[(m * form.H + k) * form.W] = narrowed<S>(exact ? sums[k] : correlated_in_tile<S>(form, index, k, m));
+        zero = fmaf(sums[k], 0.0f, zero);
+        out[(m * form.H + k) * form.W] = narrowed<S>(sums[k]);
       }
     });
+    if (any_of_block(!(zero == 0), bank.said)) by_passes(form, tile, samples.pairs).template correlate<S>();
   }
 }
 

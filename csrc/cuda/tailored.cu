@@ -20,7 +20,7 @@ template <class S, int TERMS>
 int launch_kind(Kind<S, TERMS>, const Form& form, void* stream) {
   const int64_t blocks = least(Tile::count(form), int64_t(multiprocessors()) * kBlocks);
   const auto kernel = form.target == Target::blur ? blur<S, TERMS> : correlate<S, TERMS>;
-  return gkm::cuda::launch(kernel, blocks, kThreads, memory_bytes<TERMS>(), stream, form);
+  return gkm::cuda::launch(kernel, blocks, kThreads, Memory<TERMS>::kBytes, stream, form);
 }
 
 }  // namespace
@@ -32,7 +32,7 @@ bool serves(const Form& form) {
   // What a pixel of a map is numbered by has 32 bits, and so have tiles.
   const int64_t map = form.target == Target::blur ? form.coeffs.map : form.H * form.W;
   if (map < 0 || form.M * map + form.H * most(form.coeffs.row, form.W) >= INT32_MAX) return false;
-  return Tile::count(form) <= INT32_MAX / 2 && memory_bytes<2>() <= shared_bytes_of_a_block();
+  return Tile::count(form) <= INT32_MAX / 2 && Memory<2>::kBytes <= shared_bytes_of_a_block();
 }
 
 int launch(const Form& form, void* stream) {

@@ -26,7 +26,7 @@
 // 16 x 8 x 8 by blur, 39 and 3 by correlate.
 #pragma once
 
-#include "by_taps.cuh"
+#include "passes.cuh"
 #include "tailored_pairs.cuh"
 
 namespace gkm::cuda::tailored {
@@ -35,10 +35,30 @@ using banded::inverse_of;
 
 constexpr int kBlocks = 2;  // on a multiprocessor
 
-// Of a block, with correlate's largest x.
+// What warps tell one another.
+struct Told {
+  uint32_t largest[kWarps];  // of correlate's x
+  uint32_t said[kWarps];     // for `any_of_block`
+};
+
+// A block's.
 template <int TERMS>
-__host__ __device__ constexpr size_t memory_bytes() {
-  return Pairs::kBytes + Bank<TERMS>::bytes() + kWarps * sizeof(uint32_t);
+struct Memory {
+  static constexpr size_t kBytes = Pairs::kBytes + Bank<TERMS>::bytes() + sizeof(Told);
+
+  Pairs pairs;
+  unsigned char* bank;
+  Told& told;
+
+  __device__ explicit Memory(unsigned char* at)
+      : pairs{reinterpret_cast<float*>(at)},
+        bank(at + Pairs::kBytes),
+        told(*reinterpret_cast<Told*>(bank + Bank<TERMS>::bytes())) {}
+};
+
+// Its tile, made in another way; after a barrier, by way of the pairs' memory.
+__device__ inline Passes<kAcross, kRows, kThreads> by_passes(const Form& form, const Tile& tile, const Pairs& pairs) {
+  return {form, tile.b, tile.top, tile.left, pairs.at};
 }
 
 // ---- Left factors -------------------------------------------------------------------------------------------
@@ -175,36 +195,34 @@ __device__ __forceinline__ void fetch(const Form& form, const Bank<TERMS>& bank,
 // y_c = sum_m coeffs_m T_m x_c.
 template <class S, int TERMS>
 __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant__ Form form) {
-  unsigned char* const memory = block_memory();
-  const Pairs pairs{reinterpret_cast<float*>(memory)};
-  const Bank<TERMS> bank(form, form.coeffs.map, false, memory + Pairs::kBytes, pairs.at);
+  const Memory<TERMS> memory(block_memory());
+  const Pairs& pairs = memory.pairs;
+  const Bank<TERMS> bank(form, form.coeffs.map, false, memory.bank, pairs.at);
   __syncthreads();  // blur's bank is there
   for (int index = blockIdx.x; index < Tile::count(form); index += gridDim.x) {
     const Tile tile(form, index);
     for (int unit = 0; unit < kUnits; ++unit) fetch<S>(form, bank, tile, unit);  // they arrive while pairs are made
     pairs.make<S>(form, tile);
     __syncthreads();  // the pairs are there, to be weighed
+    float zero = bank.usable() ? 0.0f : NAN;  // or NaN, once a result is not finite
 #pragma unroll 1
     for (int unit = 0; unit < kUnits; ++unit) {
       const Place lane(tile, unit);
       if (lane.row >= int(form.H)) break;
       Weights weights = {};
       float inverse, of_bank;
-      bool usable;
       {
         const Mixture<S, TERMS> mixture(form, bank, tile, lane);
         compose(bank, mixture, weights);
         inverse = inverse_of(mixture.lift);
         of_bank = inverse_of(bank.scale());
-        usable = bank.usable() && mixture.usable;
+        if (!mixture.usable) zero = NAN;
       }
       const int own = Sums::own_of(lane.t), last = Sums::last_of(lane.t);
       const bool has_own = lane.has(form, own), has_last = lane.t / 2 == 0 && lane.has(form, last);
       const int64_t plane = form.H * form.W;
       S* const image = static_cast<S*>(form.out) + (int64_t(tile.b) * form.C + tile.first) * plane;
-      S* const first = image + lane.row * form.W + lane.column;
-      S* out = first;
-      float zero = usable ? 0.0f : NAN;
+      S* out = image + lane.row * form.W + lane.column;
 #pragma unroll 1
       for (int c = 0; c < tile.colours; ++c, out += plane) {
         float of_lane[kPixels] = {};
@@ -220,16 +238,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
         write(has_own, own, sums.own);
         write(has_last, last, sums.last);
       }
-      if (zero == 0) continue;
-      // What is infinite, or has become so on the way, is added up as the formula has it.
-      for (int i = 0; i < 2 * tile.colours; ++i) {
-        const int c = i / 2, pixel = i % 2 == 0 ? own : last;
-        if (!(i % 2 == 0 ? has_own : has_last)) continue;
-        first[c * plane + pixel * form.W] =
-            narrowed<S>(weighed_by_taps<S>(form, tile.b, tile.first + c, lane.row + pixel, lane.column));
-      }
     }
-    __syncthreads();  // the pairs have been weighed
+    // All pairs have been weighed. What is infinite, or has become so on the way, is added up as the formula has it.
+    if (any_of_block(!(zero == 0), memory.told.said)) {
+      by_passes(form, tile, pairs).template blur<S>(tile.first, tile.colours);
+      __syncthreads();  // the scratch has been used
+    }
   }
 }
 
@@ -284,15 +298,15 @@ struct Correlations {
 // b_m = sum_c y_c T_m x_c.
 template <class S, int TERMS>
 __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_constant__ Form form) {
-  unsigned char* const memory = block_memory();
-  const Pairs pairs{reinterpret_cast<float*>(memory)};
-  const Bank<TERMS> bank(form, form.H * form.W, true, memory + Pairs::kBytes, pairs.at);
-  uint32_t* const largest = reinterpret_cast<uint32_t*>(memory + Pairs::kBytes + Bank<TERMS>::bytes());
+  const Memory<TERMS> memory(block_memory());
+  const Pairs& pairs = memory.pairs;
+  const Bank<TERMS> bank(form, form.H * form.W, true, memory.bank, pairs.at);
   __syncthreads();  // the transposed bank is there
   for (int index = blockIdx.x; index < Tile::count(form); index += gridDim.x) {
     const Tile tile(form, index);
-    pairs.make<S>(form, tile, largest);
+    pairs.make<S>(form, tile, memory.told.largest);
     __syncthreads();  // the pairs are there, for y
+    float zero = bank.usable() ? 0.0f : NAN;
 #pragma unroll 1
     for (int unit = 0; unit < kUnits; ++unit) {
       const Place lane(tile, unit);
@@ -308,9 +322,9 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
       }
       // No sum is larger: of three colours, each y times four pixels.
       const float most_of_y = float_of(__reduce_max_sync(kWholeWarp, bits_of(largest_of_y)));
-      const float bound = 4 * kColours * most_of_y * float_of(largest_of(largest));
-      const bool usable = bank.usable() && bound - bound == 0;
-      const float lift = banded::scale_to(14, usable ? bits_of(bound) : 0);
+      const float bound = 4 * kColours * most_of_y * float_of(largest_of(memory.told.largest));
+      if (!(bound - bound == 0)) zero = NAN;
+      const float lift = banded::scale_to(14, bound - bound == 0 ? bits_of(bound) : 0);
       Weights sums = {};
 #pragma unroll 1
       for (int c = 0; c < tile.colours; ++c) {
@@ -326,7 +340,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
       const float inverse = inverse_of(lift), of_bank = inverse_of(bank.scale());
       S* const image_of_maps = static_cast<S*>(form.out) + int64_t(tile.b) * form.M * form.H * form.W;
       S* const out = held(image_of_maps + lane.row * form.W + lane.column);
-      float zero = usable ? 0.0f : NAN;
 #pragma unroll
       for (int k = 0; k < 2 * kGroups; ++k) {
         const int place = place_of_kernel(k, lane.t);
@@ -339,15 +352,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
           out[map + pixel * uint32_t(form.W)] = narrowed<S>(result);
         }
       }
-      if (zero == 0) continue;
-      for (int i = 0; i < 2 * kGroups * kPixels; ++i) {
-        const int pixel = i % kPixels, place = place_of_kernel(i / kPixels, lane.t);
-        if (place >= int(form.M) || !lane.has(form, pixel)) continue;
-        out[bank.maps[place] + pixel * uint32_t(form.W)] =
-            narrowed<S>(correlated_by_taps<S>(form, tile.b, bank.kernels[place], lane.row + pixel, lane.column));
-      }
     }
-    __syncthreads();  // the pairs have been used for y
+    // All pairs have been used.
+    if (any_of_block(!(zero == 0), memory.told.said)) {
+      by_passes(form, tile, pairs).template correlate<S>();
+      __syncthreads();  // the scratch of correlate has been used
+    }
   }
 }
 

@@ -1,0 +1,105 @@
+// blur and correlate of a tile as the formula has them, kernel by kernel along rows and then columns. The kernels that
+// compose each pixel's own have it made this way where taps are not symmetric, and where a result is not finite: every sum
+// is over the taps of the formula and no others, so NaN and infinity reach what it says.
+#pragma once
+
+#include "form.cuh"
+
+namespace gkm::cuda {
+
+// By a block of so many threads, each of which has a few pixels of a column, one below the other.
+template <int COLUMNS, int ROWS, int THREADS>
+struct Passes {
+  static constexpr int kPixels = COLUMNS * ROWS / THREADS;
+  static constexpr int kBeside = THREADS / COLUMNS;  // threads of a column
+  static_assert(kPixels * kBeside == ROWS && kBeside * COLUMNS == THREADS);
+
+  const Form& form;
+  int b, top, left;  // of the tile
+  float* rows;       // shared: [ROWS and the rows that kernels reach above and below them, COLUMNS]
+
+  // All of its planes from the first on.
+  template <class S>
+  __device__ __attribute__((noinline)) void blur(int first, int colours) const {
+    for (int c = first; c < first + colours; ++c) {
+      float sums[kPixels] = {};
+      for (int m = 0; m < form.M; ++m) {
+        const S* const coeffs = plane_of<S>(form.coeffs, b, m, 0);
+        float blurred[kPixels];
+        make<S>(m, c, blurred);
+        for (int k = 0; k < kPixels; ++k) {
+          if (has(k)) sums[k] += widened(coeffs[row(k) * form.coeffs.row + column()]) * blurred[k];
+        }
+      }
+      write<S>(b * form.C + c, sums);
+    }
+  }
+
+  template <class S>
+  __device__ __attribute__((noinline)) void correlate() const {
+    for (int m = 0; m < form.M; ++m) {
+      float sums[kPixels] = {};
+      for (int c = 0; c < form.C; ++c) {
+        const S* const y = plane_of<S>(form.y, b, 0, c);
+        float blurred[kPixels];
+        make<S>(m, c, blurred);
+        for (int k = 0; k < kPixels; ++k) {
+          if (has(k)) sums[k] += widened(y[row(k) * form.y.row + column()]) * blurred[k];
+        }
+      }
+      write<S>(b * form.M + m, sums);
+    }
+  }
+
+ private:
+  __device__ int column() const { return left + int(threadIdx.x) % COLUMNS; }
+  __device__ int row(int k) const { return top + int(threadIdx.x) / COLUMNS * kPixels + k; }
+  __device__ bool has(int k) const { return row(k) < form.H && column() < form.W; }
+
+  // T_m x_c at the thread's pixels.
+  template <class S>
+  __device__ void make(int m, int c, float (&blurred)[kPixels]) const {
+    const int radius = form.radii[m];
+    const int64_t centre = m * form.K + form.K / 2;
+    const S* const plane = plane_of<S>(form.x, b, 0, c);
+    __syncthreads();  // the rows before have been used
+    for (int i = int(threadIdx.x) / COLUMNS; i < ROWS + 2 * radius; i += kBeside) {
+      const int from = border_index(top - radius + i, int(form.H), form.padding);
+      float sum = 0;
+      for (int j = -radius; j <= radius; ++j) {
+        const int at = border_index(column() + j, int(form.W), form.padding);
+        const float x = from < 0 || at < 0 ? 0.0f : widened(plane[from * form.x.row + at]);
+        sum += entry_of<float>(form.taps_w, centre + j) * x;
+      }
+      rows[i * COLUMNS + int(threadIdx.x) % COLUMNS] = sum;
+    }
+    __syncthreads();  // the rows are there
+    for (int k = 0; k < kPixels; ++k) blurred[k] = 0;
+    for (int i = -radius; i <= radius; ++i) {
+      const float tap = entry_of<float>(form.taps_h, centre + i);
+      const float* const column = rows + (row(0) - top + radius + i) * COLUMNS + int(threadIdx.x) % COLUMNS;
+      for (int k = 0; k < kPixels; ++k) blurred[k] += tap * column[k * COLUMNS];
+    }
+  }
+
+  template <class S>
+  __device__ void write(int64_t plane, const float (&sums)[kPixels]) const {
+    S* const out = static_cast<S*>(form.out) + plane * form.H * form.W;
+    for (int k = 0; k < kPixels; ++k) {
+      if (has(k)) out[row(k) * form.W + column()] = narrowed<S>(sums[k]);
+    }
+  }
+};
+
+// Whether any of a block's threads says so. `said` has room for a word of each warp, and is free for others after another
+// barrier.
+__device__ inline bool any_of_block(bool of_thread, uint32_t* said) {
+  const uint32_t of_warp = __reduce_max_sync(0xffffffffu, uint32_t(of_thread));
+  if (threadIdx.x % 32 == 0) said[threadIdx.x / 32] = of_warp;
+  __syncthreads();  // all warps have said it
+  uint32_t of_block = 0;
+  for (unsigned warp = 0; warp < blockDim.x / 32; ++warp) of_block |= said[warp];
+  return of_block != 0;
+}
+
+}  // namespace gkm::cuda
