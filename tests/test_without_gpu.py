@@ -206,7 +206,7 @@ FAULTS = {
     ),
     "what first terms leave left out": of_tailored("tailored.cuh", "mma_f16_k8(rest, rows, minus_one);"),
     "small products left out": of_tailored("tailored.cuh", "+ small[group][two][i];", "small[group][two][i]", "0.0f"),
-    "sums of half a quad": of_tailored("tailored.cuh", "__shfl_xor_sync(kWholeWarp, half[2], 2);", "half[2]", "0.0f"),
+    "sums of half a quad": of_tailored("tailored.cuh", "__shfl_xor_sync(kWholeWarp, given, 2);", "given", "0.0f"),
     "a result's infinity left in blur": of_tailored(
         "tailored.cuh", "fmaf(result, 0.0f, zero);  // of blur", "result", "zero"
     ),

@@ -157,15 +157,18 @@ __device__ __forceinline__ void compose(const Bank<TERMS>& bank, const Mixture<S
   }
 }
 
-// Sums over a column's four lanes: what two of them exchange first leaves each three pixels.
+// Sums over a column's four lanes. Two of them exchange first, which leaves each a half of the pixels, and then those that
+// have the same half, in twos; the last of an odd number both have.
 struct Sums {
-  static constexpr int kHalf = kPixels / 2;
+  static constexpr int kHalf = kPixels / 2, kCount = (kHalf + 1) / 2;
 
-  float own, last;
+  float at[kCount];
 
-  // The pixels that lane t has the sums of; two lanes have the last.
-  __device__ static int own_of(int t) { return kHalf * (t % 2) + t / 2; }
-  __device__ static int last_of(int t) { return kHalf * (t % 2) + kHalf - 1; }
+  // The pixel that lane t has the n-th sum of, or -1 where it leaves that to another.
+  __device__ static int pixel_of(int t, int n) {
+    const int late = t / 2;
+    return 2 * n + late < kHalf ? kHalf * (t % 2) + 2 * n + late : -1;
+  }
 
   __device__ __forceinline__ Sums(const float (&of_lane)[kPixels], int t) {
     const bool odd = t % 2 != 0, late = t / 2 != 0;
@@ -175,8 +178,12 @@ struct Sums {
       const float given = odd ? of_lane[k] : of_lane[kHalf + k];
       half[k] = (odd ? of_lane[kHalf + k] : of_lane[k]) + __shfl_xor_sync(kWholeWarp, given, 1);
     }
-    own = (late ? half[1] : half[0]) + __shfl_xor_sync(kWholeWarp, late ? half[0] : half[1], 2);
-    last = half[2] + __shfl_xor_sync(kWholeWarp, half[2], 2);
+#pragma unroll
+    for (int n = 0; n < kCount; ++n) {
+      const int first = 2 * n, second = least(2 * n + 1, kHalf - 1);
+      const float given = late ? half[first] : half[second];
+      at[n] = (late ? half[second] : half[first]) + __shfl_xor_sync(kWholeWarp, given, 2);
+    }
   }
 };
 
@@ -218,8 +225,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
         of_bank = inverse_of(bank.scale());
         if (!mixture.usable) zero = NAN;
       }
-      const int own = Sums::own_of(lane.t), last = Sums::last_of(lane.t);
-      const bool has_own = lane.has(form, own), has_last = lane.t / 2 == 0 && lane.has(form, last);
       const int64_t plane = form.H * form.W;
       S* const image = static_cast<S*>(form.out) + (int64_t(tile.b) * form.C + tile.first) * plane;
       S* out = image + lane.row * form.W + lane.column;
@@ -230,13 +235,13 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
           of_lane[pixel] += weights(place, pixel) * pair;
         });
         const Sums sums(of_lane, lane.t);
-        const auto write = [&](bool has, int pixel, float sum) {
-          const float result = sum * of_bank * inverse;
+#pragma unroll
+        for (int n = 0; n < Sums::kCount; ++n) {
+          const int pixel = Sums::pixel_of(lane.t, n);
+          const float result = sums.at[n] * of_bank * inverse;
           zero = fmaf(result, 0.0f, zero);  // of blur
-          if (has) out[uint32_t(pixel) * uint32_t(form.W)] = narrowed<S>(result);
-        };
-        write(has_own, own, sums.own);
-        write(has_last, last, sums.last);
+          if (pixel >= 0 && lane.has(form, pixel)) out[uint32_t(pixel) * uint32_t(form.W)] = narrowed<S>(result);
+        }
       }
     }
     // All pairs have been weighed. What is infinite, or has become so on the way, is added up as the formula has it.

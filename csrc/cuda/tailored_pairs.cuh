@@ -64,13 +64,14 @@ struct Place {
 // x(q - j) + x(q + j) of a tile and the rows above and below it, at each offset j; x itself at none.
 struct Pairs {
   static constexpr int kHaloRows = kRows + 2 * kReach;
-  // A lane's rows lie side by side. Columns are 2 and offsets 8 banks apart, times odd numbers: the twos of half a warp, four
-  // columns at four offsets, are in all banks.
-  static constexpr int kPitch = kHaloRows + 2;           // of a column
-  static constexpr int kPlane = kAcross * kPitch + 8;    // of an offset
+  // A lane's rows lie side by side, and it reads as many at once as its first is a multiple of. Columns are so many banks
+  // apart, and offsets 8, times odd numbers: what lanes read together is in all banks.
+  static constexpr int kAtOnce = kPixels % 4 == 0 ? 4 : 2;
+  static constexpr int kPitch = (kHaloRows / (2 * kAtOnce) * 2 + 1) * kAtOnce;  // of a column
+  static constexpr int kPlane = kAcross * kPitch + 8;                           // of an offset
   static constexpr int kColour = kOffsets * kPlane;
   static constexpr size_t kBytes = kColours * kColour * sizeof(float);
-  static_assert(kPitch % 4 == 2 && kPlane % 16 == 8);
+  static_assert(kPitch >= kHaloRows && kPlane % 16 == 8);
 
   float* at;  // [colours, kOffsets, kAcross, kHaloRows]
 
@@ -148,14 +149,21 @@ struct Pairs {
     for (int slot = 0; slot < kSlots; ++slot) {
       const float* const rows = slot == kSlots - 1 ? of_last : first + slot * kQuad * kPlane;
 #pragma unroll
-      for (int row = 0; row < kPixels + 2 * kReach; row += 2) {
-        const float2 two = *reinterpret_cast<const float2*>(rows + row);
+      for (int row = 0; row < kPixels + 2 * kReach; row += kAtOnce) {
+        float read[kAtOnce];
+        if constexpr (kAtOnce == 4) {
+          const float4 four = *reinterpret_cast<const float4*>(rows + row);
+          read[0] = four.x, read[1] = four.y, read[2] = four.z, read[3] = four.w;
+        } else {
+          const float2 two = *reinterpret_cast<const float2*>(rows + row);
+          read[0] = two.x, read[1] = two.y;
+        }
 #pragma unroll
-        for (int k = 0; k < 2; ++k) {
+        for (int k = 0; k < kAtOnce; ++k) {
 #pragma unroll
           for (int pixel = 0; pixel < kPixels; ++pixel) {
             const int i = row + k < kReach + pixel ? kReach + pixel - row - k : row + k - kReach - pixel;
-            if (i <= kReach) visit(place_of(slot, i), pixel, k == 0 ? two.x : two.y);
+            if (i <= kReach) visit(place_of(slot, i), pixel, read[k]);
           }
         }
       }
