@@ -34,7 +34,7 @@ MOST_STACK = {
     "composed": {"blur": 48, "correlate": 48},
     "stacked": {"blur": 112, "correlate": 96},
     "spread": {"blur_adjoint": 640},
-    "tailored": {"blur": 48, "correlate": 48},
+    "tailored": {"blur": 64, "correlate": 48},
 }
 # Of those for any bank, by the PTX; none of it for registers that did not fit.
 MOST_STACK_OF_ANY_BANK = {80: 0, 90: 0, 100: 16}

@@ -1,13 +1,14 @@
 // Times every kind of the kernels of csrc/cuda by CUDA's events, called as the binding calls them but without torch.
 //
-// Arguments: the kinds, each as NAME=NUMBER of `gkm::cuda::Kernels`. Prints a JSON list, a row for every case, way, op and kind
-// that serves it: the median of a few means over calls that take turns at several sets of inputs, and how far the first
+// Arguments: the kinds, each as NAME=NUMBER of `gkm::cuda::Kernels`. Prints a JSON list, a row for every case, way, op and
+// kind that could serve it, in whose place others do where it cannot (off Hopper `stacked` is `banded`): the median of a few means over calls that take turns at several sets of inputs, and how far the first
 // result is from that of the kernels for any bank, as a part of its largest.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "launch.h"
@@ -33,7 +34,8 @@ struct Way {
   bool single;
   size_t size;  // of a number
 };
-constexpr Way kWays[] = {{"float32", Storage::f32, false, 4}, {"one product", Storage::f32, true, 4}, {"bfloat16", Storage::bf16, false, 2}};
+constexpr Way kWays[] = {
+    {"float32", Storage::f32, false, 4}, {"one product", Storage::f32, true, 4}, {"bfloat16", Storage::bf16, false, 2}};
 
 struct Op {
   const char* name;
@@ -71,7 +73,7 @@ template <class S>
 __global__ void fill(S* at, int64_t count, uint32_t seed) {
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
-    uint32_t bits = uint32_t(i) * 2654435761u + seed;
+    uint32_t bits = uint32_t(i) * 2654435761u + seed * 2246822519u;
     bits = (bits ^ bits >> 16) * 2246822519u;
     at[i] = narrowed<S>(float((bits ^ bits >> 13) >> 8) * 0x1p-24f);
   }
@@ -91,11 +93,14 @@ Buffer filled(const Way& way, int64_t count, uint32_t seed) {
 template <class S>
 __global__ void compare(const S* a, const S* b, int64_t count, unsigned* largest) {
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
+  float most_apart = 0, most_of_b = 0;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += step) {
     const float of_b = widened(b[i]), apart = fabsf(widened(a[i]) - of_b);
-    atomicMax(&largest[0], cuda::bits_of(apart == apart ? apart : INFINITY));
-    atomicMax(&largest[1], cuda::bits_of(fabsf(of_b)));
+    most_apart = fmaxf(most_apart, apart == apart ? apart : INFINITY);
+    most_of_b = fmaxf(most_of_b, fabsf(of_b));
   }
+  atomicMax(&largest[0], cuda::bits_of(most_apart));
+  atomicMax(&largest[1], cuda::bits_of(most_of_b));
 }
 
 double difference(const Way& way, const Buffer& a, const Buffer& b, int64_t count) {
@@ -176,6 +181,7 @@ void time_all(const Case& size, const Way& way, const std::vector<Kind>& kinds) 
     for (const Kind& kind : kinds) {
       if (!kind.serves(op.target)) continue;
       for (Form& of_set : forms) of_set.kernels = kind.number;
+      check(cudaMemset(out.at, 0xff, size_t(maps) * way.size));  // NaN, lest what is not written pass
       check(cuda::launch(forms[0], nullptr));
       const double apart = difference(way, out, want, op.target == Target::correlate ? maps : images);
       static bool another = false;

@@ -1,7 +1,7 @@
 """Every kind of CUDA kernels by itself, and versions of them side by side: ``python -m benchmarks.gpu.kernels``.
 
-The sources are compiled into a program that times them without torch (kernels.cu), so that a version takes a minute and
-needs no installation. Several folders of sources, say of another commit's worktree, take turns:
+The sources are compiled into a program that times them without torch (kernels.cu), so that a version takes a minute or
+two and is not installed. Several folders of sources, say of another commit's worktree, take turns:
 
     python -m benchmarks.gpu.kernels --sources csrc/cuda ../before/csrc/cuda
 

@@ -158,8 +158,9 @@ struct Tile {
   __host__ __device__ static int over(int64_t n, int step) { return int((n + step - 1) / step); }
 };
 
-__device__ inline Passes<kColumns, kRows, kThreads> by_passes(const Form& form, const Tile& tile, float* scratch) {
-  return {form, tile.b, tile.top, tile.left, scratch};
+template <class S>
+__device__ void by_passes(const Form& form, int index, float* scratch) {
+  make_by_passes<S, kColumns, kRows, kThreads, Tile>(form, index, scratch);
 }
 
 // A thread's 66 numbers for each pixel: the weights, or correlate's sums.
@@ -345,7 +346,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
   const Samples<S> samples(memory);
   const Bank bank(form, form.coeffs.map, memory + Samples<S>::bytes(), samples.window);
   __syncthreads();  // the bank is there
+  const bool regular = bank.is_regular();
   for (int index = blockIdx.x; index < Tile::count(form); index += gridDim.x) {
+    if (!regular) {
+      by_passes<S>(form, index, samples.pairs);
+      continue;
+    }
     const Tile tile(form, index);
     samples.load(form, tile);
     const int pixels = tile.pixels(form), colours = tile.colours;
@@ -354,7 +360,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
     const int64_t rows = (int64_t(tile.b) * form.C + tile.first) * form.H + tile.row();  // before the thread's first
     S* out = static_cast<S*>(form.out) + rows * form.W + tile.column();
     __syncthreads();  // x is there, for all colours, and the pairs of the last tile have been used
-    float zero = bank.is_regular() ? 0.0f : NAN;  // or NaN, once a result is not finite
+    float zero = 0;  // or NaN, once a result is not finite
     fetch<S>(form, bank, index + gridDim.x);
     each_colour(samples, colours, [&](int) {
       float sums[kPixels] = {};
@@ -367,7 +373,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
       }
       out += form.H * form.W;
     });
-    if (any_of_block(!(zero == 0), bank.said)) by_passes(form, tile, samples.pairs).template blur<S>(tile.first, colours);
+    if (any_of_block(!(zero == 0), bank.said)) by_passes<S>(form, index, samples.pairs);
   }
 }
 
@@ -378,7 +384,12 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
   const Samples<S> samples(memory);
   const Bank bank(form, form.H * form.W, memory + Samples<S>::bytes(), samples.window);
   __syncthreads();  // the bank is there
+  const bool regular = bank.is_regular();
   for (int index = blockIdx.x; index < Tile::count(form); index += gridDim.x) {
+    if (!regular) {
+      by_passes<S>(form, index, samples.pairs);
+      continue;
+    }
     const Tile tile(form, index);
     samples.load(form, tile);
     const int pixels = tile.pixels(form);
@@ -386,7 +397,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
     const int64_t rows = int64_t(tile.b) * form.M * form.H + tile.row();  // before the thread's first
     S* const out = static_cast<S*>(form.out) + rows * form.W + tile.column();
     __syncthreads();  // x is there, and the pairs before have been used
-    float zero = bank.is_regular() ? 0.0f : NAN;
+    float zero = 0;
     Weights weights = {};
     each_colour(samples, tile.colours, [&](int) {
       float y[kPixels];
@@ -411,7 +422,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
         out[(m * form.H + k) * form.W] = narrowed<S>(sums[k]);
       }
     });
-    if (any_of_block(!(zero == 0), bank.said)) by_passes(form, tile, samples.pairs).template correlate<S>();
+    if (any_of_block(!(zero == 0), bank.said)) by_passes<S>(form, index, samples.pairs);
   }
 }
 

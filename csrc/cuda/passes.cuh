@@ -20,7 +20,7 @@ struct Passes {
 
   // All of its planes from the first on.
   template <class S>
-  __device__ __attribute__((noinline)) void blur(int first, int colours) const {
+  __device__ void blur(int first, int colours) const {
     for (int c = first; c < first + colours; ++c) {
       float sums[kPixels] = {};
       for (int m = 0; m < form.M; ++m) {
@@ -36,7 +36,7 @@ struct Passes {
   }
 
   template <class S>
-  __device__ __attribute__((noinline)) void correlate() const {
+  __device__ void correlate() const {
     for (int m = 0; m < form.M; ++m) {
       float sums[kPixels] = {};
       for (int c = 0; c < form.C; ++c) {
@@ -77,8 +77,8 @@ struct Passes {
     for (int k = 0; k < kPixels; ++k) blurred[k] = 0;
     for (int i = -radius; i <= radius; ++i) {
       const float tap = entry_of<float>(form.taps_h, centre + i);
-      const float* const column = rows + (row(0) - top + radius + i) * COLUMNS + int(threadIdx.x) % COLUMNS;
-      for (int k = 0; k < kPixels; ++k) blurred[k] += tap * column[k * COLUMNS];
+      const float* const own = rows + (row(0) - top + radius + i) * COLUMNS + int(threadIdx.x) % COLUMNS;
+      for (int k = 0; k < kPixels; ++k) blurred[k] += tap * own[k * COLUMNS];
     }
   }
 
@@ -90,6 +90,18 @@ struct Passes {
     }
   }
 };
+
+// A tile's planes from the first on, or its maps. It seldom has to be, and is to cost no registers where it has not.
+template <class S, int COLUMNS, int ROWS, int THREADS, class Tile>
+__device__ __attribute__((noinline)) void make_by_passes(const Form& form, int index, float* scratch) {
+  const Tile tile(form, index);
+  const Passes<COLUMNS, ROWS, THREADS> passes{form, tile.b, tile.top, tile.left, scratch};
+  if (form.target == Target::blur) {
+    passes.template blur<S>(tile.first, tile.colours);
+  } else {
+    passes.template correlate<S>();
+  }
+}
 
 // Whether any of a block's threads says so. `said` has room for a word of each warp, and is free for others after another
 // barrier.

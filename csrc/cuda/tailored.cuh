@@ -10,7 +10,8 @@
 //   lane (g, t)   column g of its warp's unit, offsets j = t, t + 4 and t + 8: a matrix product's result gives every lane
 //                 two of eight columns, so which those stand for is free to choose. 6 rows of 33 weights in registers
 //   warp          a unit of 8 columns x 6 rows, two one after the other
-//   block         4 warps, a tile of 8 x 48; two on a multiprocessor, so that one adds pairs while the other multiplies
+//   block         4 warps, a tile of 8 x 48; two on a multiprocessor where there is memory for them, 163
+//                 KB, so that one adds pairs while the other multiplies
 //   memory        pairs x(q - j) + x(q + j) of three colours, [3, 11 offsets, 8 columns, 68 rows]: a lane's rows lie side
 //                 by side, and columns and offsets so far apart that half a warp's twos are in all banks;
 //                 products g_m(i) g_m(j) as matrix units take them
@@ -21,7 +22,7 @@
 // correlate goes the same way back: sums of y_c(p) times what stands at (+-i, +-j), over the colours, are the left factors
 // of a product with the kernels' taps.
 //
-// Numbers: for the published bank and three colours 252 multiply-adds and 15 additions a pixel and colour, 52 words from
+// Numbers: for the published bank and three colours 252 multiply-adds and 17 additions a pixel and colour, 52 words from
 // shared memory for them and 16 into it; for 48 pixels of three colours, in one term, 24 products of 16 x 8 x 16 and 33 of
 // 16 x 8 x 8 by blur, 39 and 3 by correlate.
 #pragma once
@@ -56,12 +57,20 @@ struct Memory {
         told(*reinterpret_cast<Told*>(bank + Bank<TERMS>::bytes())) {}
 };
 
-// Its tile, made in another way; after a barrier, by way of the pairs' memory.
-__device__ inline Passes<kAcross, kRows, kThreads> by_passes(const Form& form, const Tile& tile, const Pairs& pairs) {
-  return {form, tile.b, tile.top, tile.left, pairs.at};
+// A tile in another way, after a barrier, by way of the pairs' memory.
+template <class S>
+__device__ void by_passes(const Form& form, int index, const Pairs& pairs) {
+  make_by_passes<S, kAcross, kRows, kThreads, Tile>(form, index, pairs.at);
 }
 
 // ---- Left factors -------------------------------------------------------------------------------------------
+
+// Whether what brings results back from float16 has room for numbers of up to a magnitude, beside what the bank wants; and the
+// power of two that brings them to the top of float16.
+__device__ inline bool can_be_lifted(uint32_t magnitude) {
+  return magnitude == 0 || (magnitude >= uint32_t(127 - 66) << 23 && magnitude < uint32_t(127 + 95) << 23);
+}
+__device__ inline float lift_of(uint32_t magnitude) { return banded::scale_to(14, magnitude); }
 
 // What a right factor is that takes a left one away, rows from columns alike.
 __device__ inline uint32_t minus_identity() {
@@ -92,7 +101,7 @@ template <class S, int TERMS>
 struct Mixture {
   Left<TERMS> at[kGroups][kPixels / 2];
   float lift;   // of the coefficients, a power of two
-  bool usable;  // none of them is infinite
+  bool usable;  // they can be lifted
 
   __device__ __forceinline__ Mixture(const Form& form, const Bank<TERMS>& bank, const Tile& tile, const Place& lane) {
     const S* const image = held(plane_of<S>(form.coeffs, tile.b, 0, 0));
@@ -112,8 +121,8 @@ struct Mixture {
       largest = fmaxf(largest, fabsf(coeffs[i / 2 / kPixels][i / 2 % kPixels][i % 2]));
     }
     const uint32_t found = __reduce_max_sync(kWholeWarp, bits_of(largest));
-    usable = found < banded::kInfinity;
-    lift = banded::scale_to(14, usable ? found : 0);
+    usable = can_be_lifted(found);
+    lift = lift_of(usable ? found : 0);
     const uint32_t minus_one = minus_identity();
 #pragma unroll
     for (int group = 0; group < kGroups; ++group) {
@@ -204,25 +213,28 @@ template <class S, int TERMS>
 __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant__ Form form) {
   const Memory<TERMS> memory(block_memory());
   const Pairs& pairs = memory.pairs;
-  const Bank<TERMS> bank(form, form.coeffs.map, false, memory.bank, pairs.at);
+  const Bank<TERMS> bank(form, false, memory.bank, pairs.at);
   __syncthreads();  // blur's bank is there
   for (int index = blockIdx.x; index < Tile::count(form); index += gridDim.x) {
+    if (!bank.usable()) {
+      by_passes<S>(form, index, pairs);
+      continue;
+    }
     const Tile tile(form, index);
     for (int unit = 0; unit < kUnits; ++unit) fetch<S>(form, bank, tile, unit);  // they arrive while pairs are made
     pairs.make<S>(form, tile);
     __syncthreads();  // the pairs are there, to be weighed
-    float zero = bank.usable() ? 0.0f : NAN;  // or NaN, once a result is not finite
+    float zero = 0;  // or NaN, once a result is not finite
 #pragma unroll 1
     for (int unit = 0; unit < kUnits; ++unit) {
       const Place lane(tile, unit);
       if (lane.row >= int(form.H)) break;
       Weights weights = {};
-      float inverse, of_bank;
+      float inverse;
       {
         const Mixture<S, TERMS> mixture(form, bank, tile, lane);
         compose(bank, mixture, weights);
-        inverse = inverse_of(mixture.lift);
-        of_bank = inverse_of(bank.scale());
+        inverse = inverse_of(mixture.lift * bank.scale());
         if (!mixture.usable) zero = NAN;
       }
       const int64_t plane = form.H * form.W;
@@ -238,7 +250,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
 #pragma unroll
         for (int n = 0; n < Sums::kCount; ++n) {
           const int pixel = Sums::pixel_of(lane.t, n);
-          const float result = sums.at[n] * of_bank * inverse;
+          const float result = sums.at[n] * inverse;
           zero = fmaf(result, 0.0f, zero);  // of blur
           if (pixel >= 0 && lane.has(form, pixel)) out[uint32_t(pixel) * uint32_t(form.W)] = narrowed<S>(result);
         }
@@ -246,7 +258,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
     }
     // All pairs have been weighed. What is infinite, or has become so on the way, is added up as the formula has it.
     if (any_of_block(!(zero == 0), memory.told.said)) {
-      by_passes(form, tile, pairs).template blur<S>(tile.first, tile.colours);
+      by_passes<S>(form, index, pairs);
       __syncthreads();  // the scratch has been used
     }
   }
@@ -305,13 +317,17 @@ template <class S, int TERMS>
 __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_constant__ Form form) {
   const Memory<TERMS> memory(block_memory());
   const Pairs& pairs = memory.pairs;
-  const Bank<TERMS> bank(form, form.H * form.W, true, memory.bank, pairs.at);
+  const Bank<TERMS> bank(form, true, memory.bank, pairs.at);
   __syncthreads();  // the transposed bank is there
   for (int index = blockIdx.x; index < Tile::count(form); index += gridDim.x) {
+    if (!bank.usable()) {
+      by_passes<S>(form, index, pairs);
+      continue;
+    }
     const Tile tile(form, index);
     pairs.make<S>(form, tile, memory.told.largest);
     __syncthreads();  // the pairs are there, for y
-    float zero = bank.usable() ? 0.0f : NAN;
+    float zero = 0;
 #pragma unroll 1
     for (int unit = 0; unit < kUnits; ++unit) {
       const Place lane(tile, unit);
@@ -321,28 +337,29 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
 #pragma unroll
       for (int c = 0; c < kColours; ++c) {
         if (c >= tile.colours) continue;
-        lane.each_index(form, form.y.row, [&](int, uint32_t index) {
-          largest_of_y = fmaxf(largest_of_y, fabsf(widened(image[c * form.y.channel + index])));
+        lane.each_index(form, form.y.row, [&](int, uint32_t at) {
+          largest_of_y = fmaxf(largest_of_y, fabsf(widened(image[c * form.y.channel + at])));
         });
       }
       // No sum is larger: of three colours, each y times four pixels.
       const float most_of_y = float_of(__reduce_max_sync(kWholeWarp, bits_of(largest_of_y)));
       const float bound = 4 * kColours * most_of_y * float_of(largest_of(memory.told.largest));
-      if (!(bound - bound == 0)) zero = NAN;
-      const float lift = banded::scale_to(14, bound - bound == 0 ? bits_of(bound) : 0);
+      const bool usable = can_be_lifted(bits_of(bound));
+      if (!usable) zero = NAN;
+      const float lift = lift_of(usable ? bits_of(bound) : 0);
       Weights sums = {};
 #pragma unroll 1
       for (int c = 0; c < tile.colours; ++c) {
         float y[kPixels];
-        lane.each_index(form, form.y.row, [&](int pixel, uint32_t index) {
-          y[pixel] = lift * widened(image[c * form.y.channel + index]);
+        lane.each_index(form, form.y.row, [&](int pixel, uint32_t at) {
+          y[pixel] = lift * widened(image[c * form.y.channel + at]);
         });
         pairs.each(c, unit, lane, [&](int place, int pixel, float pair) {
           sums(place, pixel) += y[pixel] * pair;
         });
       }
       const Correlations results(bank, sums);
-      const float inverse = inverse_of(lift), of_bank = inverse_of(bank.scale());
+      const float inverse = inverse_of(lift * bank.scale());
       S* const image_of_maps = static_cast<S*>(form.out) + int64_t(tile.b) * form.M * form.H * form.W;
       S* const out = held(image_of_maps + lane.row * form.W + lane.column);
 #pragma unroll
@@ -352,7 +369,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
 #pragma unroll
         for (int pixel = 0; pixel < kPixels; ++pixel) {
           if (place >= int(form.M) || !lane.has(form, pixel)) continue;
-          const float result = results(k, pixel) * of_bank * inverse;
+          const float result = results(k, pixel) * inverse;
           zero = fmaf(result, 0.0f, zero);  // of correlate
           out[map + pixel * uint32_t(form.W)] = narrowed<S>(result);
         }
@@ -360,7 +377,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
     }
     // All pairs have been used.
     if (any_of_block(!(zero == 0), memory.told.said)) {
-      by_passes(form, tile, pairs).template correlate<S>();
+      by_passes<S>(form, index, pairs);
       __syncthreads();  // the scratch of correlate has been used
     }
   }

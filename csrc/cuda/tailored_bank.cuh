@@ -90,21 +90,21 @@ struct Bank {
 
   uint32_t* words;    // [kTwos, 32 lanes, TERMS, 2]
   uint32_t* maps;     // [kMostKernels] where in the coefficients or the result each one's map begins
-  int* kernels;       // [kMostKernels] which of the form's it is, or -1
   uint32_t* largest;  // [warps] of all taps, beyond infinity where taps are of no use
 
   __host__ __device__ static constexpr size_t bytes() {
-    return (kTwos * 32 * kWords + 2 * kMostKernels + kWarps) * sizeof(uint32_t);
+    return (kTwos * 32 * kWords + kMostKernels + kWarps) * sizeof(uint32_t);
   }
 
-  // The block's threads bring it in together, by way of scratch memory for kMostKernels x kOffsets numbers. All is there
-  // after their next barrier.
-  __device__ Bank(const Form& form, int64_t map_stride, bool transposed, unsigned char* at, float* scratch) {
+  // The block's threads bring it in together, transposed to correlate, by way of scratch memory for kMostKernels x kOffsets
+  // numbers and as many kernels. All is there after their next barrier.
+  __device__ Bank(const Form& form, bool transposed, unsigned char* at, float* scratch) {
     const int M = int(form.M);
+    const int64_t map_stride = transposed ? form.H * form.W : form.coeffs.map;
+    int* const kernels = reinterpret_cast<int*>(scratch + kMostKernels * kOffsets);  // which of the form's it is, or -1
     words = reinterpret_cast<uint32_t*>(at);
     maps = words + kTwos * 32 * kWords;
-    kernels = reinterpret_cast<int*>(maps + kMostKernels);
-    largest = reinterpret_cast<uint32_t*>(kernels + kMostKernels);
+    largest = maps + kMostKernels;
     for (int i = threadIdx.x; i < kTwos * 32 * kWords; i += kThreads) words[i] = 0;
     if (threadIdx.x < kMostKernels) kernels[threadIdx.x] = -1, maps[threadIdx.x] = 0;
     __syncthreads();  // all of it is empty
@@ -130,6 +130,7 @@ struct Bank {
     found = __reduce_max_sync(kWholeWarp, found);
     if (threadIdx.x % 32 == 0) largest[threadIdx.x / 32] = found;
     __syncthreads();  // the taps are there
+    if (!usable()) return;
     const float scale = this->scale();
     for (int i = threadIdx.x; i < kMostKernels * kOffsets * kOffsets; i += kThreads) {
       const int kernel = i / (kOffsets * kOffsets), row = i / kOffsets % kOffsets, column = i % kOffsets;

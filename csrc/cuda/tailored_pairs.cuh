@@ -143,7 +143,7 @@ struct Pairs {
   template <class Visit>
   __device__ __forceinline__ void each(int c, int unit, const Place& lane, const Visit& visit) const {
     const float* const first = at + c * kColour + lane.t * kPlane + lane.g * kPitch + row_of(unit);
-    // There is no offset of 11: its weights are zeros.
+    // There is no offset of 11: its weights, or the taps that its sums meet, are zeros.
     const float* const of_last = first + (kSlots - 1) * kQuad * kPlane - (lane.t == kQuad - 1 ? kPlane : 0);
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {

@@ -123,8 +123,9 @@ std::vector<Case> shared_cases(Kernels kernels) {
                         {{12, 8, 9, 0, 5}, false, false}};
   const std::vector<int64_t> colours_of_images = kernels == Kernels::stacked ? std::vector<int64_t>{3, 6}
                                                                               : std::vector<int64_t>{1, 3, 5};
-  constexpr std::pair<int64_t, int64_t> kSizesOfTiles[] = {{1, 1}, {9, 35}, {24, 16}, {50, 33}, {72, 64}};
-  for (const auto& [H, W] : kSizesOfTiles) {
+  std::vector<std::pair<int64_t, int64_t>> sizes = {{1, 1}, {9, 35}, {24, 16}, {50, 33}, {72, 64}};
+  if (kernels == Kernels::tailored) sizes.push_back({110, 36});  // with a tile that has all its rows in the image
+  for (const auto& [H, W] : sizes) {
     for (const Bank& bank : banks) {
       const int64_t reach = *std::max_element(bank.radii.begin(), bank.radii.end());
       for (Padding padding : kPaddings) {
@@ -209,6 +210,7 @@ struct Extreme {
   float x, pixel_of_x, y, coeffs, pixel_of_coeffs;
   bool mixed;        // by identities
   int narrower = 0;  // each kernel than the one before, by its radius
+  int64_t M = 3;
 };
 
 const Extreme kExtremes[] = {
@@ -218,13 +220,19 @@ const Extreme kExtremes[] = {
     {Target::correlate, {1e-6f, 0.25f, 0.5f, 0.25f, 1e-6f}, 1, 1e6f, 1e34f, 0, 0, false},
     {Target::blur, {0.25f, 0.5f, 0.75f, 0.5f, 0.25f}, 1, NAN, 0, 1, 1, false, 1},
     {Target::correlate, {0.25f, 0.5f, 0.75f, 0.5f, 0.25f}, 1, NAN, 1, 0, 0, false, 1},
+    {Target::blur, {0.25f, NAN, 0.25f}, 1, 1, 0, 1, 1, false, 0, 20},
+    {Target::correlate, {0.25f, NAN, 0.25f}, 1, 1, 1, 0, 0, false, 0, 20},
+    {Target::blur, {INFINITY, 0.5f, INFINITY}, 1, 1, 0, 1, 1, false, 0, 20},
+    {Target::blur, {0.25f, 0.5f, 0.25f}, 1e25f, 1e25f, 0, 1e-30f, 1e-30f, false},
+    {Target::correlate, {0.25f, 0.5f, 0.25f}, 1e-15f, 1e-15f, 1e-15f, 0, 0, false},
     {Target::blur, {2e3f, 0.25f, 0.5f, 0.25f, 2e3f}, 1e-6f, 1e-6f, 0, 1e32f, 1e32f, false},
 };
 
 // Whether kernels that are asked for find what those for any bank do, as far as a pixel beside one of a million times its
 // value is exact on matrix units.
 bool agrees_with_any_bank(const Extreme& extreme, Kernels kernels) {
-  constexpr int64_t H = 20, W = 40, C = 3, M = 3, kPixels = H * W, kPixel = 10 * W + 20;
+  constexpr int64_t H = 20, W = 40, C = 3, kPixels = H * W, kPixel = 10 * W + 20;
+  const int64_t M = extreme.M;
   const int64_t K = int64_t(extreme.taps.size());
   std::vector<float> x(C * kPixels, extreme.x), y(C * kPixels, extreme.y), coeffs(M * kPixels, extreme.coeffs), taps;
   std::vector<float> mix(M * C * C);
