@@ -5,8 +5,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <cstring>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include "binding.h"
 #include "cuda/launch.h"
@@ -22,16 +23,17 @@ using gkm::cuda::Form;
 // GKM_OPS_CUDA_KERNELS chooses among the kernels that can serve a call: to test and to measure them.
 gkm::cuda::Kernels wanted_kernels() {
   using gkm::cuda::Kernels;
+  constexpr std::pair<const char*, Kernels> kNames[] = {
+      {"generic", Kernels::generic}, {"banded", Kernels::banded}, {"composed", Kernels::composed},
+      {"stacked", Kernels::stacked}, {"spread", Kernels::spread}, {"tailored", Kernels::tailored}};
   const char* const wanted = std::getenv("GKM_OPS_CUDA_KERNELS");
   if (wanted == nullptr || *wanted == '\0') return Kernels::best;
-  if (std::string(wanted) == "generic") return Kernels::generic;
-  if (std::string(wanted) == "banded") return Kernels::banded;
-  if (std::string(wanted) == "composed") return Kernels::composed;
-  if (std::string(wanted) == "stacked") return Kernels::stacked;
-  if (std::string(wanted) == "spread") return Kernels::spread;
-  if (std::string(wanted) == "tailored") return Kernels::tailored;
-  throw std::runtime_error("GKM_OPS_CUDA_KERNELS: got '" + std::string(wanted) +
-                           "', wanted 'generic', 'banded', 'composed', 'stacked', 'spread', 'tailored' or nothing");
+  std::string names;
+  for (const auto& [name, kernels] : kNames) {
+    if (std::strcmp(wanted, name) == 0) return kernels;
+    names += (names.empty() ? "'" : ", '") + std::string(name) + "'";
+  }
+  throw std::runtime_error("GKM_OPS_CUDA_KERNELS: got '" + std::string(wanted) + "', wanted " + names + " or nothing");
 }
 
 // The table of a tensor, which is made contiguous where it is not.

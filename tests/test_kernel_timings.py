@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import torch
 
-from benchmarks.gpu import kernels, suite
+from benchmarks.gpu import kernels, suite, units
 
 
 def row(way="float32", kind="best", time=2.0, difference=0.0, op="blur"):
@@ -24,7 +24,7 @@ def sources(folder, names="best, generic, banded"):
 
 
 def test_kinds_are_those_that_a_version_knows(tmp_path):
-    assert kernels.kinds(kernels.SOURCES)["tailored"] == 6
+    assert kernels.kinds(units.KERNELS)["tailored"] == 6
     assert kernels.kinds(sources(tmp_path / "a")) == {"best": 0, "banded": 2}
     (tmp_path / "a" / "form.h").write_text("struct Form {};")
     with pytest.raises(ValueError, match="does not say what kinds"):
@@ -95,6 +95,7 @@ def test_what_cannot_be_timed_is_said(tmp_path, monkeypatch, capsys):
     assert "there is no nvcc" in refused()
     monkeypatch.setattr(kernels.shutil, "which", lambda name: name)
     assert "no GPU whose --capability is known" in refused()
+    assert "--capability: got sm_90, wanted two numbers" in refused("--capability", "sm_90")
     assert f"{tmp_path} is no csrc/cuda" in refused("--capability", "9.0", "--sources", str(tmp_path))
     monkeypatch.setattr(kernels, "build", lambda *_: tmp_path / "time")
     assert kernels.main(["--capability", "9.0", "--build", str(tmp_path)]) == 0
@@ -103,10 +104,10 @@ def test_what_cannot_be_timed_is_said(tmp_path, monkeypatch, capsys):
     program.write_text("#!/bin/sh\necho no such device >&2; exit 1\n")
     program.chmod(0o755)
     with pytest.raises(SystemExit, match="no such device"):
-        kernels.run(program, kernels.SOURCES)
+        kernels.run(program, units.KERNELS)
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="there is no nvcc")
 def test_the_program_compiles(tmp_path):
-    options = ["-std=c++17", "-O1", "-Werror=all-warnings", "-I", kernels.SOURCES, "-arch=sm_80"]
+    options = ["-std=c++17", "-O1", "-Werror=all-warnings", "-I", units.KERNELS, "-arch=sm_80"]
     subprocess.run(["nvcc", *options, "-c", kernels.PROGRAM, "-o", tmp_path / "kernels.o"], check=True)

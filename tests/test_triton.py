@@ -14,10 +14,10 @@ CASES = Path(__file__).parent / "triton_kernels"
 # The types of the same kernels differ in how they load, which one GPU decides.
 TARGETS = ((80, "float32"), (90, "float32"), (90, "bfloat16"), (100, "float32"))
 # Bytes of stack a thread may take for registers that do not fit; how many of them differs from one release of Triton
-# to the next, of which these are the most from 3.6 to 3.9, but for the adjoint with a mix, which by 3.6 to 3.8 takes up
-# to 928. Where a warp is a program its tile's window does not quite
-# fit on its way in, nor do the windows of three colours for the largest bands, to correlate; with a mix the adjoint
-# weighs a row of the window by three images; and where the closed form solves, once at its end.
+# to the next, of which these are the most from 3.6 to 3.9, but for the adjoint with a mix, which by 3.6 to 3.8 takes
+# up to 928. Where a warp is a program its tile's window does not quite fit on its way in, nor do the windows of three
+# colours for the largest bands, to correlate; with a mix the adjoint weighs a row of the window by three images; and
+# where the closed form solves, once at its end.
 MOST_STACK = {
     "blur": 336,
     "blur, mix": 384,

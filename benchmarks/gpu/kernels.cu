@@ -1,8 +1,9 @@
 // Times every kind of the kernels of csrc/cuda by CUDA's events, called as the binding calls them but without torch.
 //
 // Arguments: the kinds, each as NAME=NUMBER of `gkm::cuda::Kernels`. Prints a JSON list, a row for every case, way, op and
-// kind that could serve it, in whose place others do where it cannot (off Hopper `stacked` is `banded`): the median of a few means over calls that take turns at several sets of inputs, and how far the first
-// result is from that of the kernels for any bank, as a part of its largest.
+// kind that could serve it, in whose place others do where it cannot (off Hopper `stacked` is `banded`): the median of a few
+// means over calls that take turns at several sets of inputs, and how far the first result is from that of the kernels for
+// any bank, as a part of its largest.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -48,8 +49,7 @@ struct Kind {
   cuda::Kernels number;
 
   bool serves(Target target) const {
-    if (name == "best" || name == "banded") return true;
-    return name != "generic" && (target == Target::blur_adjoint) == (name == "spread");
+    return name == "best" || name == "banded" || (target == Target::blur_adjoint) == (name == "spread");
   }
 };
 
@@ -148,6 +148,8 @@ double microseconds_of(const std::vector<Form>& forms) {
     check(cudaEventElapsedTime(&ms, start, end));
     means.push_back(1e3 * ms / kCalls);
   }
+  check(cudaEventDestroy(start));
+  check(cudaEventDestroy(end));
   std::sort(means.begin(), means.end());
   return means[kMeans / 2];
 }

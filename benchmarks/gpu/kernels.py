@@ -24,15 +24,12 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import suite
+from benchmarks.gpu import suite, units
 from benchmarks.output import write
 from benchmarks.report import table
 
 PROGRAM = Path(__file__).with_suffix(".cu")
-SOURCES = PROGRAM.parents[2] / "csrc" / "cuda"
 _FOR_THE_BINDING = "facts.cu"
-_OF_HOPPER = "stacked.cu"
-_FLAGS = ["-std=c++17", "-O3"]
 _UNASKED = "generic"  # what all are compared with
 # Of the largest result, by how numbers are multiplied.
 _MOST_DIFFERENCE = {"float32": 1e-5, "one product": 1e-2, "bfloat16": 2e-2}
@@ -43,7 +40,7 @@ Row = dict[str, Any]
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.kernels", description=__doc__.partition(": ")[0])
     parser.add_argument(
-        "--sources", type=Path, nargs="+", default=[SOURCES], metavar="FOLDER", help="versions of csrc/cuda"
+        "--sources", type=Path, nargs="+", default=[units.KERNELS], metavar="FOLDER", help="versions of csrc/cuda"
     )
     parser.add_argument("--capability", metavar="X.Y", help="default: that of the GPU which is here")
     parser.add_argument(
@@ -63,6 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.capability is None and not there:
         parser.error("there is no GPU whose --capability is known")
     capability = options.capability or "{}.{}".format(*torch.cuda.get_device_capability())
+    if not re.fullmatch(r"\d+\.\d+", capability):
+        parser.error(f"--capability: got {capability}, wanted two numbers as in 9.0")
     for folder in options.sources:
         if not (folder / "form.h").is_file():
             parser.error(f"--sources: {folder} is no csrc/cuda: it has no form.h")
@@ -90,21 +89,19 @@ def main(arguments: list[str] | None = None) -> int:
 def build(nvcc: str, sources: Path, capability: str, folder: Path) -> Path:
     """The program for a version of the kernels, each source compiled by itself, several at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    number = capability.replace(".", "")
-    plain = ["-gencode", f"arch=compute_{number},code=sm_{number}"]
-    hopper = ["-gencode", "arch=compute_90a,code=sm_90a", "-DGKM_STACKS"]
+    major, minor = map(int, capability.split("."))
+    flags = units.flags((major, minor))
 
     def compile_one(source: Path) -> Path:
         target = folder / f"{source.stem}.o"
-        how = hopper if source.name == _OF_HOPPER and number == "90" else plain
-        subprocess.run([nvcc, *_FLAGS, *how, "-I", sources, "-c", source, "-o", target], check=True)
+        subprocess.run([nvcc, *flags, "-I", sources, "-c", source, "-o", target], check=True)
         return target
 
     named = [source for source in sorted(sources.glob("*.cu")) if source.name != _FOR_THE_BINDING]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         objects = list(pool.map(compile_one, [*named, PROGRAM]))
     program = folder / "time"
-    subprocess.run([nvcc, *plain, *objects, "-o", program], check=True)
+    subprocess.run([nvcc, *flags, *objects, "-o", program], check=True)
     return program
 
 

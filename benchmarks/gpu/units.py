@@ -36,8 +36,13 @@ def measure(device: torch.device) -> dict[str, Any]:
 
 def compilation(nvcc: str, capability: tuple[int, int], program: Path) -> list[str | Path]:
     """The command that makes the program for a GPU of this compute capability."""
+    return [nvcc, *flags(capability), "-Werror=all-warnings", "-I", KERNELS, SOURCE, "-o", program]
+
+
+def flags(capability: tuple[int, int]) -> list[str]:
+    """What nvcc takes for a GPU of this compute capability."""
     architecture = "".join(map(str, capability))
     target = ["-gencode", f"arch=compute_{architecture},code=sm_{architecture}"]
     if capability == (9, 0):  # whose products of four warps are asked for by name
         target = ["-gencode", "arch=compute_90a,code=sm_90a", "-DGKM_STACKS"]
-    return [nvcc, "-std=c++17", "-O3", "-Werror=all-warnings", "-I", KERNELS, *target, SOURCE, "-o", program]
+    return ["-std=c++17", "-O3", *target]

@@ -127,23 +127,8 @@ struct Bank {
   }
 };
 
-// A tile of a group of planes of an image.
-struct Tile {
-  int b, first, colours;  // the image, its first plane and how many
-  int top, left;
-
-  __device__ Tile(const Form& form, int index) {
-    const int across = over(form.W, kColumns), down = over(form.H, kRows), groups = over(form.C, kColours);
-    left = index % across * kColumns;
-    top = index / across % down * kRows;
-    first = index / across / down % groups * kColours;
-    b = index / across / down / groups;
-    colours = least(kColours, int(form.C) - first);
-  }
-
-  __host__ __device__ static int64_t count(const Form& form) {
-    return form.B * over(form.C, kColours) * over(form.H, kRows) * over(form.W, kColumns);
-  }
+struct Tile : ColourTile<kColumns, kRows, kColours> {
+  using ColourTile::ColourTile;
 
   // Of the thread's first pixel, in the image.
   __device__ int row() const { return top + int(threadIdx.x) / kColumns * kPixels; }
@@ -153,15 +138,7 @@ struct Tile {
   __device__ int pixels(const Form& form) const {
     return column() < form.W ? least(kPixels, most(int(form.H) - row(), 0)) : 0;
   }
-
- private:
-  __host__ __device__ static int over(int64_t n, int step) { return int((n + step - 1) / step); }
 };
-
-template <class S>
-__device__ void by_passes(const Form& form, int index, float* scratch) {
-  make_by_passes<S, kColumns, kRows, kThreads, Tile>(form, index, scratch);
-}
 
 // A thread's 66 numbers for each pixel: the weights, or correlate's sums.
 struct Weights {
@@ -349,7 +326,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
   const bool regular = bank.is_regular();
   for (int index = blockIdx.x; index < Tile::count(form); index += gridDim.x) {
     if (!regular) {
-      by_passes<S>(form, index, samples.pairs);
+      make_by_passes<S, kThreads, Tile>(form, index, samples.pairs);
       continue;
     }
     const Tile tile(form, index);
@@ -373,7 +350,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
       }
       out += form.H * form.W;
     });
-    if (any_of_block(!(zero == 0), bank.said)) by_passes<S>(form, index, samples.pairs);
+    if (any_of_block(!(zero == 0), bank.said)) make_by_passes<S, kThreads, Tile>(form, index, samples.pairs);
   }
 }
 
@@ -387,7 +364,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
   const bool regular = bank.is_regular();
   for (int index = blockIdx.x; index < Tile::count(form); index += gridDim.x) {
     if (!regular) {
-      by_passes<S>(form, index, samples.pairs);
+      make_by_passes<S, kThreads, Tile>(form, index, samples.pairs);
       continue;
     }
     const Tile tile(form, index);
@@ -422,7 +399,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
         out[(m * form.H + k) * form.W] = narrowed<S>(sums[k]);
       }
     });
-    if (any_of_block(!(zero == 0), bank.said)) by_passes<S>(form, index, samples.pairs);
+    if (any_of_block(!(zero == 0), bank.said)) make_by_passes<S, kThreads, Tile>(form, index, samples.pairs);
   }
 }
 

@@ -1,11 +1,37 @@
-// blur and correlate of a tile as the formula has them, kernel by kernel along rows and then columns. The kernels that
-// compose each pixel's own have it made this way where taps are not symmetric, and where a result is not finite: every sum
+// Tiles of the kernels that compose each pixel's own, and blur and correlate of a tile as the formula has them, kernel by
+// kernel along rows and then columns. Those kernels have it made this way where taps are not symmetric, and where a result is not finite: every sum
 // is over the taps of the formula and no others, so NaN and infinity reach what it says.
 #pragma once
 
 #include "form.cuh"
 
 namespace gkm::cuda {
+
+// A tile of a group of planes of an image: as many colours as share a pixel's kernel.
+template <int COLUMNS, int ROWS, int COLOURS>
+struct ColourTile {
+  static constexpr int kColumns = COLUMNS, kRows = ROWS;
+
+  int b, first, colours;  // the image, its first plane and how many
+  int top, left;
+
+  __device__ ColourTile(const Form& form, int index) {
+    const unsigned across = over(form.W, COLUMNS), down = over(form.H, ROWS), groups = over(form.C, COLOURS);
+    const unsigned row = unsigned(index) / across, group = row / down;
+    left = (unsigned(index) - row * across) * COLUMNS;
+    top = (row - group * down) * ROWS;
+    b = group / groups;
+    first = (group - b * groups) * COLOURS;
+    colours = least(COLOURS, int(form.C) - first);
+  }
+
+  __host__ __device__ static int64_t count(const Form& form) {
+    return form.B * over(form.C, COLOURS) * over(form.H, ROWS) * over(form.W, COLUMNS);
+  }
+
+ private:
+  __host__ __device__ static unsigned over(int64_t n, unsigned step) { return (unsigned(n) + step - 1) / step; }
+};
 
 // By a block of so many threads, each of which has a few pixels of a column, one below the other.
 template <int COLUMNS, int ROWS, int THREADS>
@@ -91,11 +117,11 @@ struct Passes {
   }
 };
 
-// A tile's planes from the first on, or its maps. It seldom has to be, and is to cost no registers where it has not.
-template <class S, int COLUMNS, int ROWS, int THREADS, class Tile>
+// Makes a tile's planes, or its maps, after a barrier. It seldom has to be, and is to cost no registers where it has not.
+template <class S, int THREADS, class Tile>
 __device__ __attribute__((noinline)) void make_by_passes(const Form& form, int index, float* scratch) {
   const Tile tile(form, index);
-  const Passes<COLUMNS, ROWS, THREADS> passes{form, tile.b, tile.top, tile.left, scratch};
+  const Passes<Tile::kColumns, Tile::kRows, THREADS> passes{form, tile.b, tile.top, tile.left, scratch};
   if (form.target == Target::blur) {
     passes.template blur<S>(tile.first, tile.colours);
   } else {

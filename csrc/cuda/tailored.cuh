@@ -10,8 +10,8 @@
 //   lane (g, t)   column g of its warp's unit, offsets j = t, t + 4 and t + 8: a matrix product's result gives every lane
 //                 two of eight columns, so which those stand for is free to choose. 6 rows of 33 weights in registers
 //   warp          a unit of 8 columns x 6 rows, two one after the other
-//   block         4 warps, a tile of 8 x 48; two on a multiprocessor where there is memory for them, 163
-//                 KB, so that one adds pairs while the other multiplies
+//   block         4 warps, a tile of 8 x 48; two on a multiprocessor, where it has 163 KB for them, so that one adds pairs
+//                 while the other multiplies
 //   memory        pairs x(q - j) + x(q + j) of three colours, [3, 11 offsets, 8 columns, 68 rows]: a lane's rows lie side
 //                 by side, and columns and offsets so far apart that half a warp's twos are in all banks;
 //                 products g_m(i) g_m(j) as matrix units take them
@@ -27,7 +27,6 @@
 // 16 x 8 x 8 by blur, 39 and 3 by correlate.
 #pragma once
 
-#include "passes.cuh"
 #include "tailored_pairs.cuh"
 
 namespace gkm::cuda::tailored {
@@ -56,12 +55,6 @@ struct Memory {
         bank(at + Pairs::kBytes),
         told(*reinterpret_cast<Told*>(bank + Bank<TERMS>::bytes())) {}
 };
-
-// A tile in another way, after a barrier, by way of the pairs' memory.
-template <class S>
-__device__ void by_passes(const Form& form, int index, const Pairs& pairs) {
-  make_by_passes<S, kAcross, kRows, kThreads, Tile>(form, index, pairs.at);
-}
 
 // ---- Left factors -------------------------------------------------------------------------------------------
 
@@ -217,7 +210,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
   __syncthreads();  // blur's bank is there
   for (int index = blockIdx.x; index < Tile::count(form); index += gridDim.x) {
     if (!bank.usable()) {
-      by_passes<S>(form, index, pairs);
+      make_by_passes<S, kThreads, Tile>(form, index, pairs.at);
       continue;
     }
     const Tile tile(form, index);
@@ -258,7 +251,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) blur(const __grid_constant_
     }
     // All pairs have been weighed. What is infinite, or has become so on the way, is added up as the formula has it.
     if (any_of_block(!(zero == 0), memory.told.said)) {
-      by_passes<S>(form, index, pairs);
+      make_by_passes<S, kThreads, Tile>(form, index, pairs.at);
       __syncthreads();  // the scratch has been used
     }
   }
@@ -321,7 +314,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
   __syncthreads();  // the transposed bank is there
   for (int index = blockIdx.x; index < Tile::count(form); index += gridDim.x) {
     if (!bank.usable()) {
-      by_passes<S>(form, index, pairs);
+      make_by_passes<S, kThreads, Tile>(form, index, pairs.at);
       continue;
     }
     const Tile tile(form, index);
@@ -377,7 +370,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks) correlate(const __grid_cons
     }
     // All pairs have been used.
     if (any_of_block(!(zero == 0), memory.told.said)) {
-      by_passes<S>(form, index, pairs);
+      make_by_passes<S, kThreads, Tile>(form, index, pairs.at);
       __syncthreads();  // the scratch of correlate has been used
     }
   }

@@ -139,13 +139,13 @@ struct Bank {
     }
   }
 
-  // Whether the taps can be used, and what their products are multiplied by, a power of two.
+  // Whether the taps can be used, and then what their products are multiplied by, a power of two.
   __device__ bool usable() const {
     const uint32_t tap = largest_of(largest);
     return tap == 0 || (tap >= uint32_t(127 - 15) << 23 && tap < uint32_t(127 + 15) << 23);
   }
   __device__ float scale() const {
-    const float tap = usable() ? float_of(largest_of(largest)) : 0.0f;
+    const float tap = float_of(largest_of(largest));
     return banded::scale_to(13, bits_of(tap * tap));
   }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "banded.cuh"
+#include "passes.cuh"
 #include "tailored_bank.cuh"
 
 namespace gkm::cuda::tailored {
@@ -16,28 +17,7 @@ constexpr int kRows = kUnits * kWarps * kPixels;  // of a tile
 // Where a warp's unit begins in a tile.
 __device__ inline int row_of(int unit) { return (unit * kWarps + int(threadIdx.x) / 32) * kPixels; }
 
-// A tile of a group of planes of an image.
-struct Tile {
-  int b, first, colours;  // the image, its first plane and how many
-  int top, left;
-
-  __device__ Tile(const Form& form, int index) {
-    const unsigned across = over(form.W, kAcross), down = over(form.H, kRows), groups = over(form.C, kColours);
-    const unsigned row = unsigned(index) / across, group = row / down;
-    left = (unsigned(index) - row * across) * kAcross;
-    top = (row - group * down) * kRows;
-    b = group / groups;
-    first = (group - b * groups) * kColours;
-    colours = least(kColours, int(form.C) - first);
-  }
-
-  __host__ __device__ static int64_t count(const Form& form) {
-    return form.B * over(form.C, kColours) * over(form.H, kRows) * over(form.W, kAcross);
-  }
-
- private:
-  __host__ __device__ static unsigned over(int64_t n, unsigned step) { return (unsigned(n) + step - 1) / step; }
-};
+using Tile = ColourTile<kAcross, kRows, kColours>;
 
 // Where a lane works in a unit.
 struct Place {
