@@ -27,6 +27,7 @@ from gkm_ops.kernels.fragments import (
     BLOCKS_ACROSS,
     COUNTS,
     is_finite,
+    left_factor,
     magnitude,
     multiply,
     right_factor,
@@ -35,7 +36,7 @@ from gkm_ops.kernels.fragments import (
     split,
     store_tile,
     tile_at,
-    transposed,
+    transposed_factor,
     zero_blocks,
 )
 from gkm_ops.kernels.windows import reaches, spread
@@ -46,7 +47,7 @@ from gkm_ops.kernels.windows import reaches, spread
 @triton.jit
 def _load(plane, row_stride, row, column, height, width, BORDER: tl.constexpr):
     """A block of a window as right factors have it, zero beside the image."""
-    i, j = right_places(True)
+    i, j = right_places()
     pixels = plane + row.to(tl.int64) * row_stride + column + (i.to(tl.int64) * row_stride + j)
     if BORDER:
         i += row
@@ -67,12 +68,14 @@ def _weighed(
     for p in tl.static_range(DOWN):
         images = ()
         for q in tl.static_range(BESIDE):
-            image = _load(y, y_row, row + 16 * p, column + 16 * q, height, width, BORDER)
             if MIXED:
-                image *= tl.load(mix)
+                image = tl.zeros((256,), tl.float32)
+            else:
+                image = _load(y, y_row, row + 16 * p, column + 16 * q, height, width, BORDER)
             images = images + (image,)
         if MIXED:
-            for o in range(1, outputs):
+            # The first as all others: what does not change from kernel to kernel would be kept for all of them.
+            for o in tl.range(outputs, disable_licm=True):
                 other = y + tl.cast(o, tl.int64) * y_channel
                 share = tl.load(mix + o * colours)
                 added = ()
@@ -106,7 +109,7 @@ def _spread_held(
     scale, back = scales(bits, WINDOW_EXPONENT)
     window = ()
     for n in tl.static_range(len(pixels)):
-        window = window + (right_factor(pixels[n], scale, TERMS, True),)
+        window = window + (right_factor(pixels[n], scale, TERMS),)
     factors_h = load_bands(bands_h, BLOCKS, TERMS)
     factors_w = ()
     for n in tl.static_range(BLOCKS_ACROSS):
@@ -149,9 +152,9 @@ def _spread_wide(
                     y, y_channel, y_row, maps, coeffs_row, mix, colours, outputs,
                     first_row + 16 * p, first_column + 16 * (n + q), height, width, 1, 1, MIXED, True,
                 )  # fmt: skip
-                band = load_band(bands_h + 512 * p, TERMS)
-                part = multiply(band, right_factor(pixels[0], scale, TERMS, True), part, TERMS)
-            band = transposed(load_band(bands_w[n] + 512 * q, TERMS), TERMS)
+                band = left_factor(load_band(bands_h + 512 * p, TERMS), TERMS)
+                part = multiply(band, right_factor(pixels[0], scale, TERMS), part, TERMS)
+            band = transposed_factor(load_band(bands_w[n] + 512 * q, TERMS), TERMS)
             result = multiply(split(part, TERMS), band, result, TERMS)
         results = results + (result,)
     return results, back, bits

@@ -253,7 +253,9 @@ def _launch(
         if compiled is not None:
             compiled[(programs, 1, 1)](*args, *[constants[name] for name in kernel.arg_names[len(args) :]])
             return
-        compiled = kernel[(programs,)](*args, **constants, num_warps=warps, num_stages=1, maxnreg=registers)
+        compiled = kernel[(programs,)](
+            *args, **constants, num_warps=warps, num_stages=1, maxnreg=registers, enable_fp_fusion=True
+        )
         if compiled is None:  # interpreted
             return
         if len(_compiled) >= _MOST_COMPILED:

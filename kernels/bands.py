@@ -21,8 +21,9 @@ import triton
 import triton.language as tl
 
 from gkm_ops.kernels.fragments import (
-    as_left,
     is_finite,
+    lane_places,
+    left_factor,
     left_places,
     magnitude,
     multiply,
@@ -30,7 +31,8 @@ from gkm_ops.kernels.fragments import (
     right_places,
     scales,
     split,
-    transposed,
+    transposed_factor,
+    zero_blocks,
 )
 from gkm_ops.kernels.windows import blurred_by_taps, border, spread, tap_at
 
@@ -70,7 +72,7 @@ def tabulate_bands(
     scale, inverse = scales(total.to(tl.int32, bitcast=True), TAPS_EXPONENT)
     tl.store(inverses + kernel, inverse)
     i, k = left_places()
-    band = bands + tl.program_id(0).to(tl.int64) * most_blocks * 512 + tl.arange(0, 256)
+    band = bands + tl.program_id(0).to(tl.int64) * most_blocks * 512 + lane_places()
     for p in range(count):
         reads = 16 * p - 8 * (count - 1) + k
         if TRANSPOSED:
@@ -104,38 +106,39 @@ def _first_of_slot(slot, edge, length):
 
 @triton.jit
 def load_band(band, TERMS: tl.constexpr):
-    """One of a kernel's blocks."""
-    e = tl.arange(0, 256)
+    """One of a kernel's blocks, for `left_factor` and `transposed_factor`."""
+    band += lane_places()
     if TERMS == 1:
-        return (as_left(tl.load(band + e)),)
+        return (tl.load(band),)
     else:
-        return as_left(tl.load(band + e)), as_left(tl.load(band + 256 + e))
+        return tl.load(band), tl.load(band + 256)
 
 
 @triton.jit
 def load_bands(band, BLOCKS: tl.constexpr, TERMS: tl.constexpr):
-    factors = ()
+    blocks = ()
     for p in tl.static_range(BLOCKS):
-        factors = factors + (load_band(band + 512 * p, TERMS),)
-    return factors
+        blocks = blocks + (load_band(band + 512 * p, TERMS),)
+    return blocks
 
 
 @triton.jit
 def banded(window, bands_h, bands_w, BLOCKS: tl.constexpr, ACROSS: tl.constexpr, TERMS: tl.constexpr):
     """A_h X A_w: ACROSS blocks of results, each with bands_w of its own; window: right factors, row by row."""
     columns: tl.constexpr = ACROSS + BLOCKS - 1
-    parts = ()
+    results = zero_blocks(ACROSS)
     for q in tl.static_range(columns):
         part = tl.zeros((16, 16), tl.float32)
         for p in tl.static_range(BLOCKS):
-            part = multiply(bands_h[p], window[p * columns + q], part, TERMS)
-        parts = parts + (split(part, TERMS),)
-    results = ()
-    for n in tl.static_range(ACROSS):
-        result = tl.zeros((16, 16), tl.float32)
-        for q in tl.static_range(BLOCKS):
-            result = multiply(parts[n + q], transposed(bands_w[n][q], TERMS), result, TERMS)
-        results = results + (result,)
+            part = multiply(left_factor(bands_h[p], TERMS), window[p * columns + q], part, TERMS)
+        left = split(part, TERMS)
+        added = ()
+        for n in tl.static_range(ACROSS):
+            result = results[n]
+            if n <= q and q < n + BLOCKS:
+                result = multiply(left, transposed_factor(bands_w[n][q - n], TERMS), result, TERMS)
+            added = added + (result,)
+        results = added
     return results
 
 
@@ -143,9 +146,9 @@ def banded(window, bands_h, bands_w, BLOCKS: tl.constexpr, ACROSS: tl.constexpr,
 
 
 @triton.jit
-def load_block(plane, row_stride, top, left, height, width, PADDING: tl.constexpr, REGISTERS: tl.constexpr):
+def load_block(plane, row_stride, top, left, height, width, PADDING: tl.constexpr):
     """The pixels of one block of a window, which may lie on the border, as `as_right` takes them."""
-    i, j = right_places(REGISTERS)
+    i, j = right_places()
     rows, row_counts = border(top + i, height, PADDING)
     columns, column_counts = border(left + j, width, PADDING)
     pixels = plane + (rows.to(tl.int64) * row_stride + columns)
@@ -158,8 +161,7 @@ def load_block(plane, row_stride, top, left, height, width, PADDING: tl.constexp
 @triton.jit
 def window_of(
     plane, row_stride, top, left, height, width,
-    BLOCKS: tl.constexpr, ACROSS: tl.constexpr, REGISTERS: tl.constexpr,
-    TERMS: tl.constexpr, PADDING: tl.constexpr,
+    BLOCKS: tl.constexpr, ACROSS: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
 ):  # fmt: skip
     """What a tile's blurs by bands of so many blocks read: its factors where they are held, its scale, what undoes it,
     and whether it is finite."""
@@ -171,19 +173,19 @@ def window_of(
         for p in tl.static_range(BLOCKS):
             for q in tl.static_range(ACROSS + BLOCKS - 1):
                 at_top, at_left = top + 16 * p, left + 16 * q
-                block = load_block(plane, row_stride, at_top, at_left, height, width, PADDING, REGISTERS)
+                block = load_block(plane, row_stride, at_top, at_left, height, width, PADDING)
                 pixels = pixels + (block,)
         if BLOCKS > 0:
             bits = magnitude(pixels)
     else:
         for p in range(BLOCKS):
             for q in range(ACROSS + BLOCKS - 1):
-                block = load_block(plane, row_stride, top + 16 * p, left + 16 * q, height, width, PADDING, True)
+                block = load_block(plane, row_stride, top + 16 * p, left + 16 * q, height, width, PADDING)
                 bits = tl.maximum(bits, magnitude((block,)))
     scale, back = scales(bits, WINDOW_EXPONENT)
     factors = ()
     for n in tl.static_range(len(pixels)):
-        factors = factors + (right_factor(pixels[n], scale, TERMS, REGISTERS),)
+        factors = factors + (right_factor(pixels[n], scale, TERMS),)
     return factors, scale, back, is_finite(bits)
 
 
@@ -198,9 +200,11 @@ def _banded_wide(
         part = tl.zeros((16, 16), tl.float32)
         for p in range(BLOCKS):
             at_top, at_left = top + 16 * p - 8 * (BLOCKS - 1), left + 16 * q - 8 * (BLOCKS - 1)
-            pixels = load_block(plane, row_stride, at_top, at_left, height, width, PADDING, True)
-            part = multiply(load_band(band_h + 512 * p, TERMS), right_factor(pixels, scale, TERMS, True), part, TERMS)
-        result = multiply(split(part, TERMS), transposed(load_band(band_w + 512 * q, TERMS), TERMS), result, TERMS)
+            pixels = load_block(plane, row_stride, at_top, at_left, height, width, PADDING)
+            band = left_factor(load_band(band_h + 512 * p, TERMS), TERMS)
+            part = multiply(band, right_factor(pixels, scale, TERMS), part, TERMS)
+        band = transposed_factor(load_band(band_w + 512 * q, TERMS), TERMS)
+        result = multiply(split(part, TERMS), band, result, TERMS)
     return result
 
 
@@ -216,12 +220,12 @@ def _by_products(
     bands_w += row
     bands_h += row
     if BLOCKS <= MOST_BLOCKS_HELD:
-        factors_h = load_bands(bands_h, BLOCKS, TERMS)
+        blocks_h = load_bands(bands_h, BLOCKS, TERMS)
         if SAME:
-            factors_w = factors_h
+            blocks_w = blocks_h
         else:
-            factors_w = load_bands(bands_w, BLOCKS, TERMS)
-        products = banded(factors, factors_h, (factors_w,) * ACROSS, BLOCKS, ACROSS, TERMS)
+            blocks_w = load_bands(bands_w, BLOCKS, TERMS)
+        products = banded(factors, blocks_h, (blocks_w,) * ACROSS, BLOCKS, ACROSS, TERMS)
     else:
         products = ()
         for n in tl.static_range(ACROSS):

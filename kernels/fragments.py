@@ -1,9 +1,10 @@
 """Blocks of 16 x 16 numbers as a warp holds them for matrix units, and how they get there.
 
-A program is one warp. Everything it loads or stores is [lanes, numbers of a lane] in the order in which the units hold
-factors and results, and reshaped to the block that it is: such changes of layout cost nothing. The lanes come first,
-and loads of different kinds have different shapes, since Triton gives all loads of one shape the widest access that any
-of them has.
+A program is one warp. Everything it loads or stores is in the order in which the units hold factors and results, and
+reshaped to the block that it is: such changes of layout cost nothing. What a lane has side by side in memory is an axis
+of its own, [32, 8] or [128, 2]; along the other, or the only one of [256], the lanes come first and then their next
+numbers. Triton leaves no other order to an axis, where of two it might take either for the lanes, and has: releases
+differ. And loads of different kinds have different shapes, since all of one shape get the widest access that any has.
 
 Factors are float16. Windows and taps are scaled by powers of two, so that what float32 holds is kept by two terms of 11
 bits and three products of them; where float32 is not asked for one term is enough. Sums are float32.
@@ -46,57 +47,51 @@ def zero_blocks(COUNT: tl.constexpr):
 
 
 @triton.jit
-def as_left(numbers):
-    """[256], eight for each lane, to the left factor [16, 16] that they are."""
-    numbers = tl.reshape(numbers, (8, 4, 2, 2, 2))  # row, column, column, row, column
-    return tl.reshape(tl.permute(numbers, (3, 0, 2, 1, 4)), (16, 16))
+def lane_places():
+    """Where those of a table of 256 are, eight for each lane, side by side."""
+    return 8 * tl.arange(0, 32)[:, None] + tl.arange(0, 8)[None, :]
 
 
 @triton.jit
 def left_places():
-    """Rows and columns of the numbers that `as_left` takes: [256] each."""
+    """Rows and columns of the numbers that `left_factor` takes, to be broadcast."""
+    lane, r = tl.arange(0, 32)[:, None], tl.arange(0, 8)[None, :]
+    return (lane >> 2) + 8 * ((r >> 1) & 1), 2 * (lane & 3) + 8 * (r >> 2) + (r & 1)
+
+
+@triton.jit
+def as_right(numbers):
+    """[256], a number of every lane and then the next, to the right factor [16, 16] that they are."""
+    numbers = tl.reshape(numbers, (2, 2, 2, 8, 4))  # column, row, row, column, row
+    return tl.reshape(tl.permute(numbers, (1, 4, 2, 0, 3)), (16, 16))
+
+
+@triton.jit
+def right_places():
+    """Rows and columns of the numbers that `as_right` takes."""
     e = tl.arange(0, 256)
-    return 8 * ((e >> 1) & 1) + (e >> 5), 8 * ((e >> 2) & 1) + 2 * ((e >> 3) & 3) + (e & 1)
-
-
-@triton.jit
-def as_right(numbers, REGISTERS: tl.constexpr):
-    """[32, 8] to the right factor [16, 16] that they are; or [16, 16], by way of shared memory."""
-    if REGISTERS:
-        numbers = tl.reshape(numbers, (8, 4, 2, 2, 2))  # column, row, column, row, row
-        numbers = tl.reshape(tl.permute(numbers, (3, 1, 4, 2, 0)), (16, 16))
-    return numbers
-
-
-@triton.jit
-def right_places(REGISTERS: tl.constexpr):
-    """Rows and columns of the numbers that `as_right` takes, to be broadcast."""
-    if REGISTERS:
-        lane, r = tl.arange(0, 32)[:, None], tl.arange(0, 8)[None, :]
-        return 2 * (lane & 3) + (r & 1) + 8 * ((r >> 1) & 1), (lane >> 2) + 8 * (r >> 2)
-    else:
-        return tl.arange(0, 16)[:, None], tl.arange(0, 16)[None, :]
+    return 2 * (e & 3) + ((e >> 5) & 1) + 8 * ((e >> 6) & 1), ((e >> 2) & 7) + 8 * (e >> 7)
 
 
 @triton.jit
 def result_places():
-    """Rows and columns of a result's numbers, pairs of neighbours: [32, 4, 2]."""
-    lane, r, pair = tl.arange(0, 32)[:, None, None], tl.arange(0, 4)[None, :, None], tl.arange(0, 2)[None, None, :]
-    return (lane >> 2) + 8 * (r & 1), 2 * (lane & 3) + 8 * (r >> 1) + pair
+    """Rows and columns of a result's numbers, a pair of neighbours of every lane and then the next: [128, 2]."""
+    e, pair = tl.arange(0, 128)[:, None], tl.arange(0, 2)[None, :]
+    return ((e >> 2) & 7) + 8 * ((e >> 5) & 1), 2 * (e & 3) + 8 * (e >> 6) + pair
 
 
 @triton.jit
 def as_result(numbers):
-    """[32, 4, 2] to [16, 16]."""
-    numbers = tl.reshape(numbers, (8, 4, 2, 2, 2))  # row, column, column, row, column
-    return tl.reshape(tl.permute(numbers, (3, 0, 2, 1, 4)), (16, 16))
+    """[128, 2] to [16, 16]."""
+    numbers = tl.reshape(numbers, (2, 2, 8, 4, 2))  # column, row, row, column, column
+    return tl.reshape(tl.permute(numbers, (1, 2, 0, 3, 4)), (16, 16))
 
 
 @triton.jit
 def of_result(block):
-    """[16, 16] to [32, 4, 2]."""
+    """[16, 16] to [128, 2]."""
     block = tl.reshape(block, (2, 8, 2, 4, 2))
-    return tl.reshape(tl.permute(block, (1, 3, 2, 0, 4)), (32, 4, 2))
+    return tl.reshape(tl.permute(block, (2, 0, 1, 3, 4)), (128, 2))
 
 
 @triton.jit
@@ -159,12 +154,32 @@ def split(numbers, TERMS: tl.constexpr):
 
 
 @triton.jit
-def right_factor(pixels, scale, TERMS: tl.constexpr, REGISTERS: tl.constexpr):
+def right_factor(pixels, scale, TERMS: tl.constexpr):
     terms = split(pixels * scale, TERMS)
     if TERMS == 1:
-        return (as_right(terms[0], REGISTERS),)
+        return (as_right(terms[0]),)
     else:
-        return as_right(terms[0], REGISTERS), as_right(terms[1], REGISTERS)
+        return as_right(terms[0]), as_right(terms[1])
+
+
+@triton.jit
+def left_factor(numbers, TERMS: tl.constexpr):
+    """Terms of [32, 8] to the left factor [16, 16] that they are."""
+    factor = ()
+    for t in tl.static_range(TERMS):
+        term = tl.reshape(numbers[t], (8, 4, 2, 2, 2))  # row, column, column, row, column
+        factor = factor + (tl.reshape(tl.permute(term, (3, 0, 2, 1, 4)), (16, 16)),)
+    return factor
+
+
+@triton.jit
+def transposed_factor(numbers, TERMS: tl.constexpr):
+    """The same to the right factor that is its transpose: the lanes hold both alike."""
+    factor = ()
+    for t in tl.static_range(TERMS):
+        term = tl.reshape(numbers[t], (8, 4, 2, 2, 2))  # column, row, row, column, row
+        factor = factor + (tl.reshape(tl.permute(term, (2, 1, 4, 3, 0)), (16, 16)),)
+    return factor
 
 
 @triton.jit
@@ -174,11 +189,3 @@ def multiply(left, right, total, TERMS: tl.constexpr):
         total = tl.dot(left[1], right[0], total)
         total = tl.dot(left[0], right[1], total)
     return tl.dot(left[0], right[0], total)
-
-
-@triton.jit
-def transposed(factor, TERMS: tl.constexpr):
-    if TERMS == 1:
-        return (tl.trans(factor[0]),)
-    else:
-        return tl.trans(factor[0]), tl.trans(factor[1])

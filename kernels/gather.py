@@ -3,7 +3,11 @@
 A program is one warp and makes the result on one tile (`bands`). Blur and the gradient of the mix take a colour at a
 time, 16 x 32 pixels: its window stays in registers for all kernels of as many blocks, no blurred image is ever stored,
 and programs of one tile are neighbours, so that coefficients come once from memory and then out of a cache. To
-correlate, a program holds the windows of all colours that it adds up, 16 x 16 pixels where they are more than one.
+correlate, a program adds up colours, 16 x 16 pixels where they are more than one: it holds all of their windows, or,
+of the largest, one at a time and the sums of a few kernels.
+
+With factors in two terms nothing is made before the loops over kernels that could be made in them, as registers would
+not do; with one term they do, and the window is packed once and not for every kernel.
 
 Numbers, for the published bank and 16 x 32 pixels of a colour: 18 kernels of two blocks take 10 products of
 16 x 16 x 16 each, 4 of three take 18; that is 2016 multiply-adds a pixel and colour, three times that in two terms.
@@ -23,7 +27,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gkm_ops.kernels.bands import blurred, window_of
+from gkm_ops.kernels.bands import MOST_BLOCKS_HELD, blurred, window_of
 from gkm_ops.kernels.fragments import (
     BLOCKS_ACROSS,
     COUNTS,
@@ -34,6 +38,9 @@ from gkm_ops.kernels.fragments import (
     tile_at,
     zero_blocks,
 )
+
+# So many maps' sums stay in registers where the colours take turns.
+MOST_SUMS = tl.constexpr(4)
 
 
 @triton.jit
@@ -50,10 +57,10 @@ def _add_colour(
     """
     finite = True
     for k in tl.static_range(len(CLASSES)):
-        window = window_of(plane, x_row, top, left, height, width, CLASSES[k][0], BLOCKS_ACROSS, True, TERMS, PADDING)
+        window = window_of(plane, x_row, top, left, height, width, CLASSES[k][0], BLOCKS_ACROSS, TERMS, PADDING)
         finite &= window[3]
         next_m = tl.load(order + CLASSES[k][1])
-        for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
+        for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=TERMS == 2):
             m = next_m
             next_m = tl.load(order + place + 1)
             tile = maps + m.to(tl.int64) * coeffs_map
@@ -158,6 +165,81 @@ def _weighed(
 
 
 @triton.jit
+def _correlate_side_by_side(
+    image, x_channel, x_row, weights, y_channel, y_row, mix, bank, row, order, tile, map_stride,
+    top, left, height, width, kernels, colours, outputs,
+    BLOCKS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, COLOURS: tl.constexpr, ACROSS: tl.constexpr,
+    MIXED: tl.constexpr, CHANNEL_BANKS: tl.constexpr, SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
+):  # fmt: skip
+    """Writes a tile of the maps of one class, the windows of all colours held; tells whether x is finite around it."""
+    finite = True
+    windows = ()
+    for c in tl.static_range(COLOURS):
+        window = window_of(image + c * x_channel, x_row, top, left, height, width, BLOCKS, ACROSS, TERMS, PADDING)
+        windows = windows + (window,)
+        finite &= window[3]
+    next_m = tl.load(order + FIRST)
+    for place in tl.range(FIRST, LAST, disable_licm=TERMS == 2):
+        m = next_m
+        next_m = tl.load(order + place + 1)
+        total = zero_blocks(ACROSS)
+        for c in tl.static_range(COLOURS):
+            own_row = row + c * kernels if CHANNEL_BANKS else row
+            images = blurred(
+                image + c * x_channel, x_row, windows[c], bank, own_row + m, top, left, height, width,
+                BLOCKS, ACROSS, SAME, TERMS, PADDING,
+            )  # fmt: skip
+            weight = _weighed(
+                weights, y_channel, y_row, mix + m * outputs * colours, c, colours, outputs,
+                height - top, width - left, ACROSS, MIXED,
+            )  # fmt: skip
+            added = ()
+            for n in tl.static_range(ACROSS):
+                added = added + (total[n] + weight[n] * images[n],)
+            total = added
+        store_tile(tile + m * map_stride, width, total, height - top, width - left, ACROSS)
+    return finite
+
+
+@triton.jit
+def _correlate_in_turn(
+    image, x_channel, x_row, weights, y_channel, y_row, mix, bank, row, order, tile, map_stride,
+    top, left, height, width, kernels, colours, outputs,
+    BLOCKS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, COLOURS: tl.constexpr,
+    MIXED: tl.constexpr, CHANNEL_BANKS: tl.constexpr, SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
+):  # fmt: skip
+    """The same, 16 columns, for windows of which one is held at a time: the sums of a few maps are, meanwhile."""
+    finite = True
+    groups: tl.constexpr = (LAST - FIRST + MOST_SUMS - 1) // MOST_SUMS
+    size: tl.constexpr = (LAST - FIRST + groups - 1) // groups
+    for first in tl.range(FIRST, LAST, size):
+        totals = zero_blocks(size)
+        for c in range(COLOURS):
+            plane = image + c * x_channel
+            own_row = row + c * kernels if CHANNEL_BANKS else row
+            window = window_of(plane, x_row, top, left, height, width, BLOCKS, 1, TERMS, PADDING)
+            finite &= window[3]
+            added = ()
+            for n in tl.static_range(size):
+                # The last group's last may be there twice: equal numbers are written to one place.
+                m = tl.load(order + tl.minimum(first + n, LAST - 1))
+                images = blurred(
+                    plane, x_row, window, bank, own_row + m, top, left, height, width,
+                    BLOCKS, 1, SAME, TERMS, PADDING,
+                )  # fmt: skip
+                weight = _weighed(
+                    weights, y_channel, y_row, mix + m * outputs * colours, c, colours, outputs,
+                    height - top, width - left, 1, MIXED,
+                )  # fmt: skip
+                added = added + (totals[n] + weight[0] * images[0],)
+            totals = added
+        for n in tl.static_range(size):
+            m = tl.load(order + tl.minimum(first + n, LAST - 1))
+            store_tile(tile + m * map_stride, width, (totals[n],), height - top, width - left, 1)
+    return finite
+
+
+@triton.jit
 def _correlate_tile(
     image, x_channel, x_row, weights, y_channel, y_row, mix, bank, row, order, tile, map_stride,
     top, left, height, width, kernels, colours, outputs,
@@ -167,34 +249,19 @@ def _correlate_tile(
     """Writes a tile of every map, and tells whether x is finite around it."""
     finite = True
     for k in tl.static_range(len(CLASSES)):
-        windows = ()
-        for c in tl.static_range(COLOURS):
-            window = window_of(
-                image + c * x_channel, x_row, top, left, height, width,
-                CLASSES[k][0], ACROSS, COLOURS == 1 or CLASSES[k][0] == 2, TERMS, PADDING,
+        if COLOURS > 1 and CLASSES[k][0] == MOST_BLOCKS_HELD:
+            finite &= _correlate_in_turn(
+                image, x_channel, x_row, weights, y_channel, y_row, mix, bank, row, order, tile, map_stride,
+                top, left, height, width, kernels, colours, outputs,
+                CLASSES[k][0], CLASSES[k][1], CLASSES[k][2], COLOURS, MIXED, CHANNEL_BANKS, SAME, TERMS, PADDING,
             )  # fmt: skip
-            windows = windows + (window,)
-            finite &= window[3]
-        next_m = tl.load(order + CLASSES[k][1])
-        for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
-            m = next_m
-            next_m = tl.load(order + place + 1)
-            total = zero_blocks(ACROSS)
-            for c in tl.static_range(COLOURS):
-                own_row = row + c * kernels if CHANNEL_BANKS else row
-                images = blurred(
-                    image + c * x_channel, x_row, windows[c], bank, own_row + m, top, left, height, width,
-                    CLASSES[k][0], ACROSS, SAME, TERMS, PADDING,
-                )  # fmt: skip
-                weight = _weighed(
-                    weights, y_channel, y_row, mix + m * outputs * colours, c, colours, outputs,
-                    height - top, width - left, ACROSS, MIXED,
-                )  # fmt: skip
-                added = ()
-                for n in tl.static_range(ACROSS):
-                    added = added + (total[n] + weight[n] * images[n],)
-                total = added
-            store_tile(tile + m * map_stride, width, total, height - top, width - left, ACROSS)
+        else:
+            finite &= _correlate_side_by_side(
+                image, x_channel, x_row, weights, y_channel, y_row, mix, bank, row, order, tile, map_stride,
+                top, left, height, width, kernels, colours, outputs,
+                CLASSES[k][0], CLASSES[k][1], CLASSES[k][2], COLOURS, ACROSS, MIXED, CHANNEL_BANKS, SAME, TERMS,
+                PADDING,
+            )  # fmt: skip
     return finite
 
 
@@ -240,10 +307,10 @@ def _sum_tile(
     finite = True
     i, j = result_places()
     for k in tl.static_range(len(CLASSES)):
-        window = window_of(image, x_row, top, left, height, width, CLASSES[k][0], BLOCKS_ACROSS, True, TERMS, PADDING)
+        window = window_of(image, x_row, top, left, height, width, CLASSES[k][0], BLOCKS_ACROSS, TERMS, PADDING)
         finite &= window[3]
         next_m = tl.load(order + CLASSES[k][1])
-        for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
+        for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=TERMS == 2):
             m = next_m
             next_m = tl.load(order + place + 1)
             coeffs = load_tile(

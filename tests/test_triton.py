@@ -12,22 +12,25 @@ import pytest
 
 CASES = Path(__file__).parent / "triton_kernels"
 # The types of the same kernels differ in how they load, which one GPU decides.
-TARGETS = ((80, "float32"), (90, "float32"), (90, "bfloat16"), (100, "float32"))
-# Bytes of stack a thread may take for registers that do not fit; how many of them differs from one release of Triton
-# to the next, of which these are the most from 3.6 to 3.9, but for the adjoint with a mix, which by 3.6 to 3.8 takes
-# up to 928. Where a warp is a program its tile's window does not quite fit on its way in, nor do the windows of three
-# colours for the largest bands, to correlate; with a mix the adjoint weighs a row of the window by three images; and
-# where the closed form solves, once at its end.
+TARGETS = ((80, "float32"), (90, "float32"), (90, "TF32"), (90, "bfloat16"), (100, "float32"))
+# Bytes of stack a thread may take for registers that do not fit, on sm_80 and on newer ones; how many of them differs
+# from one release of Triton to the next, of which these are the most from 3.6 to 3.9. Where a warp is a program its
+# tile's window does not quite fit on its way in, nor beside the largest bands; and where the closed form solves, once
+# at its end.
 MOST_STACK = {
-    "blur": 336,
-    "blur, mix": 384,
-    "blur_adjoint": 96,
-    "blur_adjoint, mix": 352,
-    "correlate": 576,
-    "grad_mix": 240,
-    "grad_taps": 0,
-    "ridge_dual": 304,
+    "blur": (296, 136),
+    "blur, mix": (416, 56),
+    "blur_adjoint": (48, 80),
+    "blur_adjoint, mix": (96, 96),
+    "correlate": (264, 120),
+    "grad_mix": (240, 64),
+    "grad_taps": (0, 0),
+    "ridge_dual": (296, 80),
 }
+if importlib.util.find_spec("triton") is not None and version("triton").startswith("3.7."):
+    MOST_STACK["blur_adjoint, mix"] = (488, 464)  # in tiles at the border, whose masks 3.7 makes before it needs them
+# Whose warps share tiles: the factors of all others stay in registers.
+SHARING = ("grad_taps", "ridge_dual")
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -76,13 +79,14 @@ def test_what_is_kept_of_launches_starts_what_triton_would():
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.parametrize(("capability", "dtype"), TARGETS)
-def test_everything_compiles_for_gpus_and_nothing_spills_where_it_counts(capability, dtype):
-    done = run(CASES / "ahead_of_time.py", capability, dtype, interpreted=False)
+@pytest.mark.parametrize(("capability", "precision"), TARGETS)
+def test_everything_compiles_for_gpus_and_nothing_spills_where_it_counts(capability, precision):
+    done = run(CASES / "ahead_of_time.py", capability, precision, interpreted=False)
     assert done.returncode == 0, done.stderr[-4000:]
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(rows) == len(MOST_STACK) - (dtype == "bfloat16")  # ridge_dual is for float32 alone
+    assert len(rows) == len(MOST_STACK) - (precision == "bfloat16")  # ridge_dual is for float32 alone
     for row in rows:
-        assert row["stack"] <= MOST_STACK[row["op"]], row
+        assert row["stack"] <= MOST_STACK[row["op"]][capability > 80], row
         assert row["registers"] <= 255, row
-        assert row["matrix_products"] > 0, row
+        assert row["loops"], row
+        assert row["op"] in SHARING or not any(loop["shared"] for loop in row["loops"]), row

@@ -1,6 +1,6 @@
 """Compiles every Triton kernel for GPUs that are not here, and prints what each takes, as JSON lines.
 
-    python ahead_of_time.py CAPABILITY DTYPE        80, 90 or 100 for sm_80, sm_90, sm_100; float32 or bfloat16
+    python ahead_of_time.py CAPABILITY PRECISION        80, 90 or 100 for sm_80 and so on; float32, TF32 or bfloat16
 
 The launches are those of the published bank on a photo of 1680x1120, caught on their way to the device.
 """
@@ -57,7 +57,8 @@ def launches(dtype: torch.dtype) -> dict:
             warps=backend._WARPS, registers=backend._MOST_REGISTERS, name=name, **constants,
         ):  # fmt: skip
             # The last to be caught is the op's own, after its tables.
-            caught[name] = kernel, args, constants, {"num_warps": warps, "num_stages": 1, "maxnreg": registers}
+            options = {"num_warps": warps, "num_stages": 1, "maxnreg": registers, "enable_fp_fusion": True}
+            caught[name] = kernel, args, constants, options
 
         backend._launch = catch
         call()
@@ -85,26 +86,47 @@ def compile_for(capability: int, kernel, args, constants, options):
     return triton.compile(source, target=target, options=options)
 
 
-def resources(cubin: bytes) -> dict[str, int]:
-    """Registers a thread and bytes of its stack, which is what spills."""
+def told_of(cubin: bytes, option: str) -> str:
+    """What NVIDIA's cuobjdump, which comes with Triton, says about machine code."""
     cuobjdump = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        told = subprocess.run(
-            [cuobjdump, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
-        ).stdout
+        return subprocess.run([cuobjdump, option, file.name], capture_output=True, text=True, check=True).stdout
+
+
+def resources(cubin: bytes) -> dict[str, int]:
+    """Registers a thread and bytes of its stack, which is what spills."""
+    told = told_of(cubin, "--dump-resource-usage")
     found = re.search(r"REG:(\d+) STACK:(\d+)", told)
     assert found is not None, told
     return {"registers": int(found[1]), "stack": int(found[2])}
 
 
+def loops(cubin: bytes) -> list[dict[str, int]]:
+    """The instructions of every loop of matrix products, and those among them that go to or from shared memory."""
+    found = re.findall(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+ )?(.*?);", told_of(cubin, "--dump-sass"), re.MULTILINE)
+    places = {int(address, 16): place for place, (address, _) in enumerate(found)}
+    counts = []
+    for last, (address, text) in enumerate(found):
+        target = re.search(r"^BRA.*0x([0-9a-f]+)", text)
+        if target is None or int(target[1], 16) >= int(address, 16):
+            continue
+        body = [instruction for _, instruction in found[places[int(target[1], 16)] : last + 1]]
+        products, shared = (sum(text.startswith(kinds) for text in body) for kinds in (("HMMA",), ("STS", "LDS")))
+        if products > 0:
+            counts.append({"instructions": len(body), "matrix_products": products, "shared": shared})
+    return counts
+
+
 def main() -> None:
-    capability, dtype = int(sys.argv[1]), getattr(torch, sys.argv[2])
-    for name, launch in launches(dtype).items():
+    capability, precision = int(sys.argv[1]), sys.argv[2]
+    if precision == "TF32":
+        torch.set_float32_matmul_precision("high")
+    for name, launch in launches(torch.float32 if precision == "TF32" else getattr(torch, precision)).items():
         compiled = compile_for(capability, *launch)
-        row = {"op": name, "dtype": str(dtype), "capability": capability, "shared": compiled.metadata.shared}
-        row |= {"matrix_products": compiled.asm["ptx"].count("mma")} | resources(compiled.asm["cubin"])
+        row = {"op": name, "precision": precision, "capability": capability, "triton": triton.__version__}
+        row |= resources(compiled.asm["cubin"]) | {"loops": loops(compiled.asm["cubin"])}
         print(json.dumps(row), flush=True)
 
 

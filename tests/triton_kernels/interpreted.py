@@ -68,6 +68,13 @@ def test_large_windows(op, bank, padding_mode, width):
     check(op, problem.arguments(torch.float32))
 
 
+@pytest.mark.parametrize(("bank", "outputs"), [("wide_skew", None), ("wide_per_colour_skew", 3)])
+def test_colours_that_take_turns(bank, outputs):
+    """Windows of three blocks are held for one colour at a time: five kernels, three at a time."""
+    problem = Problem(batch=1, channels=2, height=18, width=17, bank=bank, outputs=outputs)
+    check("correlate", problem.arguments(torch.float32))
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("op", OPS)
 def test_types_batches_mixes_and_banks_per_colour(op, dtype):

@@ -29,10 +29,12 @@ FAULTS = (
     ("windows.py", "writes < length - 1)\n", "writes < length)\n"),
     ("fragments.py", "tile % tile_columns * (16 * ACROSS)", "tile % tile_rows * (16 * ACROSS)"),
     ("fragments.py", "total = tl.dot(left[1], right[0], total)", "total += 0"),
-    ("fragments.py", "(lane >> 2) + 8 * (r & 1), 2 * (lane", "(lane >> 2) + 8 * (r >> 1), 2 * (lane"),
+    ("fragments.py", "+ 8 * ((e >> 5) & 1), 2 * (e & 3)", "+ 8 * ((e >> 6) & 1), 2 * (e & 3)"),
+    ("fragments.py", "8 * ((e >> 6) & 1), ((e >> 2) & 7)", "8 * ((e >> 5) & 1), ((e >> 2) & 7)"),
+    ("fragments.py", "tl.permute(term, (2, 1, 4, 3, 0))", "tl.permute(term, (3, 1, 4, 2, 0))"),
     ("bands.py", "reads - i, i >= 0)", "i - reads, i >= 0)"),
     ("bands.py", "at_top, at_left = top + 16 * p, left + 16 * q", "at_top, at_left = top + 16 * q, left + 16 * p"),
-    ("bands.py", "multiply(parts[n + q]", "multiply(parts[q]"),
+    ("bands.py", "bands_w[n][q - n]", "bands_w[n][q - ACROSS + 1]"),
     ("bands.py", "inverse *= tl.load(inverses_w + kernel) * back", "inverse *= inverse * back"),
     ("bands.py", "scales(bits, WINDOW_EXPONENT)\n    factors", "scales(bits, 12)\n    factors"),
     ("bands.py", "block >= last - edge", "block > last - edge"),
@@ -40,6 +42,8 @@ FAULTS = (
     ("gather.py", "row = c * kernels if CHANNEL_BANKS", "row = 0 if CHANNEL_BANKS"),
     ("gather.py", "(sums[o * BLOCKS_ACROSS + n] + share", "(share"),
     ("gather.py", "own_row = row + c * kernels", "own_row = row"),
+    ("gather.py", "tl.minimum(first + n, LAST - 1))\n                images", "(first + n))\n                images"),
+    ("gather.py", "(totals[n] + weight[0] * images[0],)", "(weight[0] * images[0],)"),
     ("gather.py", "share = tl.load(mix + o * colours + c)", "share = tl.load(mix + c * outputs + o)"),
     ("gather.py", "tl.store(sums + (m * outputs + o) * colours", "tl.store(sums + (m * outputs) * colours"),
     ("adjoint.py", "(sums[n] + inverse * results[n],)", "(inverse * results[n],)"),
@@ -58,6 +62,7 @@ PROBLEMS = (
     Problem(batch=1, channels=1, height=9, width=17, bank="chunk_edges", padding_mode="zeros"),
     Problem(batch=2, channels=1, height=42, width=75, bank="tiny_skew"),
     Problem(batch=1, channels=1, height=27, width=28, bank="large", padding_mode="replicate"),
+    Problem(batch=1, channels=2, height=18, width=17, bank="wide_skew"),
 )
 
 
