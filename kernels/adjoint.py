@@ -39,7 +39,7 @@ from gkm_ops.kernels.fragments import (
     transposed_factor,
     zero_blocks,
 )
-from gkm_ops.kernels.windows import reaches, spread
+from gkm_ops.kernels.taps import reaches, spread
 
 # ---- Windows --------------------------------------------------------------------------------------------------
 

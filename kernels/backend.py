@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -23,8 +23,6 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # A tile, or a block of one: a small one wastes few multiply-adds on the halo.
 _TILE = 16
 _ACROSS = 2  # blocks side by side that a warp takes of one colour (`fragments.BLOCKS_ACROSS`)
-# Where several share a tile; with fewer registers spill.
-_WARPS, _WARPS_FOR_SUMS = 4, 8
 _MOST_REGISTERS = 255
 # So many colours' windows stay in registers and shared memory.
 _MOST_HELD = 4
@@ -56,37 +54,32 @@ def _capability(device: int) -> tuple[int, int]:
 
 
 class _Classes(NamedTuple):
-    """The kernels of a bank by the size of their windows or bands.
+    """The kernels of a bank by the blocks of their bands.
 
     Attributes:
         radii: int32 table, one for each kernel, or C * M of them.
-        sizes: int32 table of what each of them is measured by.
+        blocks: int32 table of how many blocks the band of each of them has.
         order: int32 table of the M kernels, class by class, and one more.
-        classes: (size, first place in `order`, one past the last), ascending.
+        classes: (blocks, first place in `order`, one past the last), ascending.
     """
 
     radii: Tensor
-    sizes: Tensor
+    blocks: Tensor
     order: Tensor
     classes: tuple[tuple[int, int, int], ...]
 
 
 @functools.lru_cache(maxsize=256)
-def _classes(radii: tuple[int, ...], kernels: int, device: torch.device, measure: Callable[[int], int]) -> _Classes:
+def _classes(radii: tuple[int, ...], kernels: int, device: torch.device) -> _Classes:
     # A colour's own radii: the largest decides on the class.
-    sizes = [measure(max(radii[m::kernels])) for m in range(kernels)]
-    order = sorted(range(kernels), key=sizes.__getitem__)
-    classes = tuple((size, sum(n < size for n in sizes), sum(n <= size for n in sizes)) for size in sorted(set(sizes)))
-    rows = sizes * (len(radii) // kernels)
+    blocks = [_blocks(max(radii[m::kernels])) for m in range(kernels)]
+    order = sorted(range(kernels), key=blocks.__getitem__)
+    classes = tuple((n, sum(b < n for b in blocks), sum(b <= n for b in blocks)) for n in sorted(set(blocks)))
+    rows = blocks * (len(radii) // kernels)
     # Plain tensors even under inference mode, and there for every stream: the copies are waited for.
     with torch.inference_mode(False):
         tables = [torch.tensor(table, dtype=torch.int32).to(device) for table in (radii, rows, [*order, 0])]
     return _Classes(tables[0], tables[1], tables[2], classes)
-
-
-def _chunks(radius: int) -> int:
-    """How many chunks of two tiles' width a window needs along an axis."""
-    return -(-(_TILE + 2 * radius) // (2 * _TILE))
 
 
 def _blocks(radius: int) -> int:
@@ -124,7 +117,7 @@ def _bands(
     from gkm_ops.kernels.bands import tabulate_bands
 
     kernels, size = taps_w.shape[-2:]
-    classes = _classes(tuple(radii), kernels, taps_w.device, _blocks)
+    classes = _classes(tuple(radii), kernels, taps_w.device)
     rows, most_blocks = len(radii), classes.classes[-1][0]
     padding, height, width = transposed or ("zeros", 1, 1)
     edge = 0 if padding == "zeros" else (most_blocks + 1) // 2
@@ -135,8 +128,8 @@ def _bands(
         inverses, plain = (taps.new_empty(rows, n, dtype=torch.float32) for n in (1, size))
         _launch(
             tabulate_bands, slots * rows, taps.device,
-            taps.contiguous(), classes.radii, classes.sizes, plain, inverses, bands,
-            rows, size, most_blocks, edge, length, TRANSPOSED=transposed is not None, PADDING=padding, warps=1,
+            taps.contiguous(), classes.radii, classes.blocks, plain, inverses, bands,
+            rows, size, most_blocks, edge, length, TRANSPOSED=transposed is not None, PADDING=padding,
         )  # fmt: skip
         return bands, inverses, plain
 
@@ -154,40 +147,7 @@ def _are_same(taps_w: Tensor, taps_h: Tensor) -> bool:
     )
 
 
-class _Bank(NamedTuple):
-    """What a kernel is told of its bank.
-
-    Attributes:
-        taps_w, taps_h: tables of M, or C * M, rows of `size` (`windows.tabulate`).
-    """
-
-    taps_w: Tensor
-    taps_h: Tensor
-    classes: _Classes
-    kernels: int
-    size: int
-    channel_banks: bool
-
-
-def _bank(taps_w: Tensor, taps_h: Tensor, radii: Sequence[int]) -> _Bank:
-    kernels = taps_w.shape[-2]
-    classes = _classes(tuple(radii), kernels, taps_w.device, _chunks)
-    # What the bands of the largest windows touch on either side of the centre.
-    reach = (2 * classes.classes[-1][0] + 1) * _TILE // 2
-    table_w = _table(taps_w, classes.radii, reach)
-    table_h = table_w if _are_same(taps_w, taps_h) else _table(taps_h, classes.radii, reach)
-    return _Bank(table_w, table_h, classes, kernels, 2 * reach + 1, taps_w.dim() == 3)
-
-
-def _table(taps: Tensor, radii: Tensor, reach: int) -> Tensor:
-    from gkm_ops.kernels.windows import tabulate
-
-    table = taps.new_empty(len(radii), 2 * reach + 1, dtype=torch.float32)
-    _launch(tabulate, len(radii), taps.device, taps.contiguous(), radii, table, taps.shape[-1], reach, BLOCK=64)
-    return table
-
-
-def _mix(mix: Tensor | None, bank: _Bank | _Bands) -> Tensor:
+def _mix(mix: Tensor | None, bank: _Bands) -> Tensor:
     """The mix as kernels take it; without one, a tensor at which they will not look."""
     return bank.classes.radii if mix is None else mix.to(torch.float32).contiguous()
 
@@ -203,18 +163,8 @@ def _terms(dtype: torch.dtype) -> int:
     return 1 if lower or dtype == torch.bfloat16 else 2
 
 
-def _precision(dtype: torch.dtype) -> str:
-    """The same for TF32."""
-    return "tf32" if _terms(dtype) == 1 else "tf32x3"
-
-
 def _registers(dtype: torch.dtype) -> int:
-    """Most a thread may take where warps share a tile: 128 do when factors are taken once, for twice the programs."""
-    return 128 if _terms(dtype) == 1 else _MOST_REGISTERS
-
-
-def _registers_of_a_warp(dtype: torch.dtype) -> int:
-    """Most a thread may take where a warp is a program: what leaves room for 12 of them, or 16 of one term."""
+    """Most a thread may take: what leaves room for 12 programs, each of one warp, or 16 of one term."""
     return 128 if _terms(dtype) == 1 else 168
 
 
@@ -238,13 +188,12 @@ _MOST_COMPILED = 1024
 
 
 def _launch(
-    kernel: Any, programs: int, device: torch.device, *args: Any,
-    warps: int = _WARPS, registers: int = _MOST_REGISTERS, **constants: Any,
+    kernel: Any, programs: int, device: torch.device, *args: Any, registers: int = _MOST_REGISTERS, **constants: Any
 ) -> None:  # fmt: skip
     # All that Triton tells launches apart by, and more: it compiles anew for numbers of 1 and multiples of 16, and for
     # tensors that do not begin at one. To find that out by itself takes it longer than to start a kernel.
     key = (
-        kernel.fn, device, warps, registers, *constants.items(),
+        kernel.fn, device, registers, *constants.items(),
         *[arg if type(arg) is int else (arg.dtype, arg.data_ptr() % 16) for arg in args],
     )  # fmt: skip
     on_device = torch.cuda.device(device.index) if device.type == "cuda" else contextlib.nullcontext()
@@ -254,7 +203,7 @@ def _launch(
             compiled[(programs, 1, 1)](*args, *[constants[name] for name in kernel.arg_names[len(args) :]])
             return
         compiled = kernel[(programs,)](
-            *args, **constants, num_warps=warps, num_stages=1, maxnreg=registers, enable_fp_fusion=True
+            *args, **constants, num_warps=1, num_stages=1, maxnreg=registers, enable_fp_fusion=True
         )
         if compiled is None:  # interpreted
             return
@@ -281,7 +230,7 @@ def blur(
         bank.kernels, bank.size, bank.most_blocks, H, W, *tiles, C, O,
         OUTPUTS=share, MIXED=mix is not None, CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes,
         BY_TAPS=bank.by_taps, SAME=bank.same, TERMS=_terms(x.dtype), PADDING=padding,
-        warps=1, registers=_registers_of_a_warp(x.dtype) if mix is None else _MOST_REGISTERS,
+        registers=_registers(x.dtype) if mix is None else _MOST_REGISTERS,
     )  # fmt: skip
     return out
 
@@ -302,7 +251,7 @@ def blur_adjoint(
         *bank.tables, _mix(mix, bank), bank.classes.radii, bank.classes.order, out,
         bank.kernels, bank.size, bank.most_blocks, len(radii), bank.edge, H, W, *tiles, C, O,
         MIXED=mix is not None, CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes, SAME=bank.same,
-        TERMS=_terms(y.dtype), PADDING=padding, warps=1,
+        TERMS=_terms(y.dtype), PADDING=padding,
     )  # fmt: skip
     return out
 
@@ -355,7 +304,6 @@ def _correlate(
         bank.kernels, bank.size, bank.most_blocks, H, W, *tiles, C, y.shape[1],
         COLOURS=colours, ACROSS=across, MIXED=mix is not None, CHANNEL_BANKS=bank.channel_banks,
         CLASSES=bank.classes.classes, BY_TAPS=bank.by_taps, SAME=bank.same, TERMS=_terms(x.dtype), PADDING=padding,
-        warps=1,
     )  # fmt: skip
 
 
@@ -375,7 +323,7 @@ def grad_mix(
         *bank.tables, bank.classes.radii, bank.classes.order, partial,
         bank.kernels, bank.size, bank.most_blocks, H, W, *tiles, C, y.shape[1],
         CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes, BY_TAPS=bank.by_taps, SAME=bank.same,
-        TERMS=_terms(x.dtype), PADDING=padding, warps=1, registers=_registers_of_a_warp(x.dtype),
+        TERMS=_terms(x.dtype), PADDING=padding, registers=_registers(x.dtype),
     )  # fmt: skip
     return partial.sum(0)
 
@@ -389,21 +337,29 @@ def grad_taps_w(
 def grad_taps_h(
     x: Tensor, y: Tensor, coeffs: Tensor, taps_w: Tensor, mix: Tensor | None, radii: Sequence[int], padding: str
 ) -> Tensor:
+    from gkm_ops.kernels.bands import MOST_BLOCKS_HELD
+    from gkm_ops.kernels.grad_taps import BLOCKS_DOWN, TILES
     from gkm_ops.kernels.grad_taps import grad_taps_h as kernel
 
     B, C, H, W = x.shape
-    bank, tiles = _bank(taps_w, taps_w, radii), _tiles(x)
+    bank = _bands(taps_w, taps_w, radii)
     banks = C if bank.channel_banks else 1
-    chunks, size = _chunks(max(radii)), taps_w.shape[-1]
-    partial = x.new_zeros(B * tiles[0] * chunks, banks * bank.kernels * size, dtype=torch.float32)
-    _launch(
-        kernel, B * tiles[0] * banks * bank.kernels, x.device,
-        x, *x.stride(), y, *y.stride(), coeffs, *_map_strides(coeffs),
-        bank.taps_w, _mix(mix, bank), bank.classes.radii, partial,
-        bank.kernels, bank.size, size, chunks, banks, C, y.shape[1], H, W, *tiles,
-        MIXED=mix is not None, PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
-        warps=_WARPS_FOR_SUMS, registers=_registers(x.dtype),
-    )  # fmt: skip
+    tiles = -(-H // (_TILE * BLOCKS_DOWN.value)), -(-W // _TILE)
+    segments = -(-tiles[1] // TILES.value)
+    groups, size = B * tiles[0] * segments, taps_w.shape[-1]
+    parts = {blocks: 1 if blocks <= MOST_BLOCKS_HELD.value else blocks for blocks, _, _ in bank.classes.classes}
+    most_parts = max(parts.values())
+    partial = x.new_zeros(groups * most_parts, banks * bank.kernels * size, dtype=torch.float32)
+    bands, _, inverses, _, taps, _ = bank.tables
+    for blocks, first, last in bank.classes.classes:
+        _launch(
+            kernel, groups * parts[blocks] * banks * (last - first), x.device,
+            x, *x.stride(), y, *y.stride(), coeffs, *_map_strides(coeffs),
+            bands, inverses, taps, _mix(mix, bank), bank.classes.radii, bank.classes.order, partial,
+            first, last - first, bank.kernels, size, bank.most_blocks, most_parts, banks, C, y.shape[1],
+            H, W, *tiles, segments,
+            BLOCKS=blocks, MIXED=mix is not None, TERMS=_terms(x.dtype), PADDING=padding,
+        )  # fmt: skip
     return partial.sum(0).view(taps_w.shape)
 
 
@@ -415,15 +371,16 @@ def ridge_dual(
     B, C, H, W = x.shape
     if C > _MOST_HELD:  # a program holds the products of all its colours
         return reference.ridge_dual(x, y, taps_w, taps_h, radii, ridge, padding)
-    bank, tiles = _bank(taps_w, taps_h, radii), _tiles(x)
+    x, y = _rows(x), _rows(y)
+    bank, tiles = _bands(taps_w, taps_h, radii), _tiles(x)
     out = y.new_empty(y.shape)
     _launch(
         kernel, B * tiles[0] * tiles[1], x.device,
-        x, *x.stride(), y, *y.stride(),
-        bank.taps_w, bank.taps_h, bank.classes.radii, bank.classes.order,
+        x, *x.stride()[:3], y, *y.stride()[:3],
+        *bank.tables, bank.classes.radii, bank.classes.order,
         torch.full((), ridge, dtype=torch.float64, device=x.device), out,
-        bank.kernels, bank.size, H, W, *tiles,
-        COLOURS=C, CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes,
-        PADDING=padding, TILE=_TILE, PRECISION=_precision(x.dtype),
+        bank.kernels, bank.size, bank.most_blocks, H, W, *tiles,
+        COLOURS=C, CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes, BY_TAPS=bank.by_taps,
+        SAME=bank.same, TERMS=_terms(x.dtype), PADDING=padding,
     )  # fmt: skip
     return out

@@ -34,7 +34,7 @@ from gkm_ops.kernels.fragments import (
     transposed_factor,
     zero_blocks,
 )
-from gkm_ops.kernels.windows import blurred_by_taps, border, spread, tap_at
+from gkm_ops.kernels.taps import blurred_by_taps, border, spread, tap_at
 
 # Binary exponents of a scaled window's largest number and of a kernel's summed taps. The first product stays below 2^6,
 # or 2^6 times the radius where a transposed band has the border folded onto a pixel, which float16 holds; its smallest

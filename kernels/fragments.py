@@ -95,6 +95,16 @@ def of_result(block):
 
 
 @triton.jit
+def transposed_result(terms, TERMS: tl.constexpr):
+    """Terms of a result [16, 16] to the right factor that is its transpose: the lanes hold both alike."""
+    factor = ()
+    for t in tl.static_range(TERMS):
+        term = tl.reshape(of_result(terms[t]), (2, 2, 8, 4, 2))  # row, column, column, row, row
+        factor = factor + (tl.reshape(tl.permute(term, (0, 3, 4, 1, 2)), (16, 16)),)
+    return factor
+
+
+@triton.jit
 def load_tile(tile, row_stride, rows_left, columns_left, ACROSS: tl.constexpr):
     """A tile's pixels as its results lie: a tuple of ACROSS blocks, zero beside the image.
 

@@ -1,9 +1,9 @@
 """The closed form of coefficient maps: at every pixel (A A^T + ridge I)^-1 y, A [C, M] the blurred colours there.
 
-A program goes through the bank on one tile, T = 16; it loads the window of each colour once for all kernels that one
-chunk suffices for, keeps the products of the colours with each other, and solves with them at the end. Colours are so
-alike that most of their digits cancel: in float64. Products take 96 multiply-adds a pixel, kernel and colour up to
-radius 8, and 320 for the four kernels of the published bank beyond it.
+A program is one warp and goes through the bank on 16 x 16 pixels. It holds the windows of all colours, as to correlate
+(`gather`), or, of bands of three blocks, makes each colour's anew for every kernel; keeps the products of the blurred
+colours with each other; and solves with them at the end. Colours are so alike that most of their digits cancel: in
+float64.
 """
 
 from __future__ import annotations
@@ -11,58 +11,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from gkm_ops.kernels.windows import COUNTS, blurred, blurred_by_taps, halo_of, load, store, tile_of, unfinite
-
-
-@triton.jit
-def _windows(
-    image, channel_stride, row_stride, column_stride, top, left, height, width,
-    CHANNELS: tl.constexpr, CHUNKS: tl.constexpr, PADDING: tl.constexpr, TILE: tl.constexpr,
-):  # fmt: skip
-    """A window of one chunk of each colour, and whether the largest windows are finite."""
-    windows = ()
-    bad = 0
-    chunk = tl.arange(0, 2 * TILE)
-    for c in tl.static_range(CHANNELS):
-        plane = image + c * channel_stride
-        rows, columns = top - halo_of(1, TILE) + chunk, left - halo_of(1, TILE) + chunk
-        windows = windows + (load(plane, row_stride, column_stride, rows, columns, height, width, PADDING),)
-        for i in range(CHUNKS):
-            for j in range(CHUNKS):
-                rows = top - halo_of(CHUNKS, TILE) + 2 * TILE * i + chunk
-                columns = left - halo_of(CHUNKS, TILE) + 2 * TILE * j + chunk
-                bad += unfinite(load(plane, row_stride, column_stride, rows, columns, height, width, PADDING))
-    return windows, bad == 0
-
-
-@triton.jit
-def _blurred_colours(
-    image, channel_stride, row_stride, column_stride, windows, finite, taps_w, taps_h, radii, row, kernels, size,
-    top, left, height, width,
-    CHANNELS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CHUNKS: tl.constexpr,
-    PADDING: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """T_m x of each colour on the tile, for the kernel in one row of the taps; a colour's own bank is further on."""
-    results = ()
-    for c in tl.static_range(CHANNELS):
-        plane = image + c * channel_stride
-        if CHANNEL_BANKS:
-            kernel = row + c * kernels
-        else:
-            kernel = row
-        centre_h, centre_w = taps_h + kernel * size + size // 2, taps_w + kernel * size + size // 2
-        if finite:
-            result = blurred(
-                plane, row_stride, column_stride, windows[c], centre_h, centre_w, top, left, height, width,
-                CHUNKS, PADDING, TILE, PRECISION,
-            )  # fmt: skip
-        else:
-            result = blurred_by_taps(
-                plane, row_stride, column_stride, centre_h, centre_w, tl.load(radii + kernel),
-                top + tl.arange(0, TILE), left + tl.arange(0, TILE), height, width, PADDING,
-            )  # fmt: skip
-        results = results + (result,)
-    return results
+from gkm_ops.kernels.bands import MOST_BLOCKS_HELD, blurred, window_of
+from gkm_ops.kernels.fragments import COUNTS, load_tile, store_tile, tile_at, zero_blocks
 
 
 @triton.jit
@@ -108,45 +58,100 @@ def _solution(factors, sides, COLOURS: tl.constexpr):
     return backward
 
 
-@triton.jit(do_not_specialize=COUNTS[:-1])
-def ridge_dual(
-    x, x_batch, x_channel, x_row, x_column, y, y_batch, y_channel, y_row, y_column,
-    taps_w, taps_h, radii, order, ridge, out, kernels, size, height, width, tile_rows, tile_columns,
-    COLOURS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr, PADDING: tl.constexpr,
-    TILE: tl.constexpr, PRECISION: tl.constexpr,
+@triton.jit
+def _add_class(
+    gram, image, x_channel, x_row, bank, order, top, left, height, width, kernels,
+    BLOCKS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, COLOURS: tl.constexpr,
+    CHANNEL_BANKS: tl.constexpr, SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
 ):  # fmt: skip
-    """z of every pixel; `ridge` points to a float64.
+    """Adds the products of the blurred colours with each other, for the kernels of one class; and tells whether x is
+    finite around the tile."""
+    held: tl.constexpr = COLOURS == 1 or BLOCKS != MOST_BLOCKS_HELD
+    finite = True
+    windows = ()
+    for c in tl.static_range(COLOURS if held else 0):
+        window = window_of(image + c * x_channel, x_row, top, left, height, width, BLOCKS, 1, TERMS, PADDING)
+        windows = windows + (window,)
+        finite &= window[3]
+    for place in tl.range(FIRST, LAST, disable_licm=True):
+        m = tl.load(order + place)
+        if held:
+            images = ()
+            for c in tl.static_range(COLOURS):
+                plane, row = image + c * x_channel, m + c * kernels * CHANNEL_BANKS
+                blocks = blurred(
+                    plane, x_row, windows[c], bank, row, top, left, height, width, BLOCKS, 1, SAME, TERMS, PADDING
+                )
+                images = images + (blocks[0],)
+        else:
+            images = zero_blocks(COLOURS)
+            for c in tl.range(COLOURS, disable_licm=True):
+                plane, row = image + c * x_channel, m + c * kernels * CHANNEL_BANKS
+                window = window_of(plane, x_row, top, left, height, width, BLOCKS, 1, TERMS, PADDING)
+                finite &= window[3]
+                blocks = blurred(
+                    plane, x_row, window, bank, row, top, left, height, width, BLOCKS, 1, SAME, TERMS, PADDING
+                )
+                chosen = ()
+                for i in tl.static_range(COLOURS):
+                    chosen = chosen + (tl.where(c == i, blocks[0], images[i]),)
+                images = chosen
+        added = ()
+        for i in tl.static_range(COLOURS):
+            for j in tl.static_range(i + 1):
+                added = added + (_entry(gram, i, j) + images[i].to(tl.float64) * images[j].to(tl.float64),)
+        gram = added
+    return gram, finite
 
-    taps_w, taps_h: as `windows.tabulate` makes them; radii, order: int32 tables, the radius of each kernel and the
-        kernels class by class; CLASSES: (chunks of a window along an axis, first place in `order`, one past the last)
-    """
-    top, left, batch = tile_of(tl.program_id(0), tile_rows, tile_columns, TILE)
-    b = batch.to(tl.int64)
-    image = x + b * x_batch
-    rows, columns = top + tl.arange(0, TILE), left + tl.arange(0, TILE)
-    windows, finite = _windows(
-        image, x_channel, x_row, x_column, top, left, height, width, COLOURS, CLASSES[-1][0], PADDING, TILE
-    )
+
+@triton.jit
+def _gram(
+    image, x_channel, x_row, bank, order, top, left, height, width, kernels,
+    COLOURS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr, SAME: tl.constexpr,
+    TERMS: tl.constexpr, PADDING: tl.constexpr,
+):  # fmt: skip
+    """A A^T on a tile, its lower triangle packed; and whether x is finite around it."""
     gram = ()
     for _ in tl.static_range(COLOURS * (COLOURS + 1) // 2):
-        gram = gram + (tl.zeros((TILE, TILE), tl.float64),)
+        gram = gram + (tl.zeros((16, 16), tl.float64),)
+    finite = True
     for k in tl.static_range(len(CLASSES)):
-        for place in tl.range(CLASSES[k][1], CLASSES[k][2], disable_licm=True):
-            m = tl.load(order + place)
-            images = _blurred_colours(
-                image, x_channel, x_row, x_column, windows, finite, taps_w, taps_h, radii, m, kernels, size,
-                top, left, height, width, COLOURS, CHANNEL_BANKS, CLASSES[k][0], PADDING, TILE, PRECISION,
-            )  # fmt: skip
-            added = ()
-            for i in tl.static_range(COLOURS):
-                for j in tl.static_range(i + 1):
-                    product = images[i].to(tl.float64) * images[j].to(tl.float64)
-                    added = added + (_entry(gram, i, j) + product,)
-            gram = added
+        gram, class_finite = _add_class(
+            gram, image, x_channel, x_row, bank, order, top, left, height, width, kernels,
+            CLASSES[k][0], CLASSES[k][1], CLASSES[k][2], COLOURS, CHANNEL_BANKS, SAME, TERMS, PADDING,
+        )  # fmt: skip
+        finite &= class_finite
+    return gram, finite
+
+
+@triton.jit(do_not_specialize=COUNTS)
+def ridge_dual(
+    x, x_batch, x_channel, x_row, y, y_batch, y_channel, y_row,
+    bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, radii, order, ridge, out,
+    kernels, size, most_blocks, height, width, tile_rows, tile_columns,
+    COLOURS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr, BY_TAPS: tl.constexpr,
+    SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
+):  # fmt: skip
+    """z of every pixel; arguments as in `gather`, and `ridge` points to a float64."""
+    top, left, b, _group = tile_at(tl.program_id(0), tile_rows, tile_columns, 1, 1)
+    bank = (bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, radii, size, most_blocks)
+    image = x + b * x_batch
+    gram, finite = _gram(
+        image, x_channel, x_row, bank, order, top, left, height, width, kernels,
+        COLOURS, CHANNEL_BANKS, CLASSES, SAME, TERMS, PADDING,
+    )  # fmt: skip
+    if not finite:
+        gram, finite = _gram(
+            image, x_channel, x_row, bank, order, top, left, height, width, kernels,
+            COLOURS, CHANNEL_BANKS, BY_TAPS, SAME, TERMS, PADDING,
+        )  # fmt: skip
+    y += b * y_batch + top.to(tl.int64) * y_row + left
     sides = ()
     for c in tl.static_range(COLOURS):
-        plane = y + b * y_batch + c * y_channel
-        sides = sides + (load(plane, y_row, y_column, rows, columns, height, width, "zeros").to(tl.float64),)
+        blocks = load_tile(y + c * y_channel, y_row, height - top, width - left, 1)
+        sides = sides + (blocks[0].to(tl.float64),)
     z = _solution(_factorised(gram, tl.load(ridge), COLOURS), sides, COLOURS)
+    out += (b * COLOURS * height + top) * width + left
     for c in tl.static_range(COLOURS):
-        store(out, b * COLOURS + c, z[COLOURS - 1 - c], rows, columns, height, width)
+        tile = out + tl.cast(c, tl.int64) * height * width
+        store_tile(tile, width, (z[COLOURS - 1 - c],), height - top, width - left, 1)

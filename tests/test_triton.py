@@ -14,9 +14,8 @@ CASES = Path(__file__).parent / "triton_kernels"
 # The types of the same kernels differ in how they load, which one GPU decides.
 TARGETS = ((80, "float32"), (90, "float32"), (90, "TF32"), (90, "bfloat16"), (100, "float32"))
 # Bytes of stack a thread may take for registers that do not fit, on sm_80 and on newer ones; how many of them differs
-# from one release of Triton to the next, of which these are the most from 3.6 to 3.9. Where a warp is a program its
-# tile's window does not quite fit on its way in, nor beside the largest bands; and where the closed form solves, once
-# at its end.
+# from one release of Triton to the next, of which these are the most from 3.6 to 3.9. The window of a tile does not
+# quite fit on its way in, nor beside the largest bands.
 MOST_STACK = {
     "blur": (296, 136),
     "blur, mix": (416, 56),
@@ -24,13 +23,15 @@ MOST_STACK = {
     "blur_adjoint, mix": (96, 96),
     "correlate": (264, 120),
     "grad_mix": (240, 64),
-    "grad_taps": (0, 0),
-    "ridge_dual": (296, 80),
+    "grad_taps, 2 blocks": (0, 0),
+    "grad_taps, 3 blocks": (0, 0),
+    "ridge_dual": (80, 32),
+    "bands": (0, 0),
 }
 if importlib.util.find_spec("triton") is not None and version("triton").startswith("3.7."):
     MOST_STACK["blur_adjoint, mix"] = (488, 464)  # in tiles at the border, whose masks 3.7 makes before it needs them
-# Whose warps share tiles: the factors of all others stay in registers.
-SHARING = ("grad_taps", "ridge_dual")
+# Nothing of a loop goes through shared memory, but what these sum up tap by tap, in the same loop.
+SHARING = ("grad_taps, 2 blocks", "grad_taps, 3 blocks")
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
 
@@ -88,5 +89,5 @@ def test_everything_compiles_for_gpus_and_nothing_spills_where_it_counts(capabil
     for row in rows:
         assert row["stack"] <= MOST_STACK[row["op"]][capability > 80], row
         assert row["registers"] <= 255, row
-        assert row["loops"], row
+        assert row["loops"] or row["op"] == "bands", row
         assert row["op"] in SHARING or not any(loop["shared"] for loop in row["loops"]), row

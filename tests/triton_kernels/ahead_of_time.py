@@ -52,12 +52,12 @@ def launches(dtype: torch.dtype) -> dict:
     caught = {}
     for name, call in calls.items():
 
-        def catch(
-            kernel, programs, device, *args,
-            warps=backend._WARPS, registers=backend._MOST_REGISTERS, name=name, **constants,
-        ):  # fmt: skip
-            # The last to be caught is the op's own, after its tables.
-            options = {"num_warps": warps, "num_stages": 1, "maxnreg": registers, "enable_fp_fusion": True}
+        def catch(kernel, programs, device, *args, registers=backend._MOST_REGISTERS, name=name, **constants):
+            if kernel.fn.__name__ == "tabulate_bands":
+                name = "bands"
+            elif "BLOCKS" in constants:
+                name += f", {constants['BLOCKS']} blocks"
+            options = {"num_warps": 1, "num_stages": 1, "maxnreg": registers, "enable_fp_fusion": True}
             caught[name] = kernel, args, constants, options
 
         backend._launch = catch

@@ -68,6 +68,11 @@ def test_large_windows(op, bank, padding_mode, width):
     check(op, problem.arguments(torch.float32))
 
 
+@pytest.mark.parametrize(("op", "height", "width"), [("grad_taps_h", 2, 530), ("grad_taps_w", 530, 2)])
+def test_more_tiles_than_a_program_takes(op, height, width):
+    check(op, Problem(batch=1, channels=1, height=height, width=width, bank="tiny_skew").arguments(torch.float32))
+
+
 @pytest.mark.parametrize(("bank", "outputs"), [("wide_skew", None), ("wide_per_colour_skew", 3)])
 def test_colours_that_take_turns(bank, outputs):
     """Windows of three blocks are held for one colour at a time: five kernels, three at a time."""

@@ -23,10 +23,10 @@ import gkm_ops
 from gkm_ops import backends
 
 FAULTS = (
-    ("windows.py", "2 * (length - 1) - index)", "2 * length - 1 - index)"),
-    ("windows.py", "index = tl.minimum(tl.maximum(index, 0), length - 1)", "index = tl.minimum(index, length - 1)"),
-    ("windows.py", "mask=tl.abs(offset) <= radius, other=0).to", "mask=offset < radius, other=0).to"),
-    ("windows.py", "writes < length - 1)\n", "writes < length)\n"),
+    ("taps.py", "2 * (length - 1) - index)", "2 * length - 1 - index)"),
+    ("taps.py", "index = tl.minimum(tl.maximum(index, 0), length - 1)", "index = tl.minimum(index, length - 1)"),
+    ("taps.py", "mask=tl.abs(offset) <= radius, other=0).to", "mask=offset < radius, other=0).to"),
+    ("taps.py", "writes < length - 1)\n", "writes < length)\n"),
     ("fragments.py", "tile % tile_columns * (16 * ACROSS)", "tile % tile_rows * (16 * ACROSS)"),
     ("fragments.py", "total = tl.dot(left[1], right[0], total)", "total += 0"),
     ("fragments.py", "+ 8 * ((e >> 5) & 1), 2 * (e & 3)", "+ 8 * ((e >> 6) & 1), 2 * (e & 3)"),
@@ -50,8 +50,11 @@ FAULTS = (
     ("adjoint.py", "(left > margin)", "(left > margin - 16)"),
     ("adjoint.py", "border_slot(left // 16 + n,", "border_slot(left // 16,"),
     ("adjoint.py", "mix + o * colours)\n                added", "mix)\n                added"),
-    ("grad_taps.py", "count = (2 * radius + 3 * TILE - 1) // (2 * TILE)", "count = 1"),
     ("grad_taps.py", "weights += coeffs_channel", "weights += 0"),
+    ("grad_taps.py", "(left >= margin)", "(left >= margin - 16)"),
+    ("grad_taps.py", "lines[n + p], factors[n]", "lines[n + p], factors[0]"),
+    ("grad_taps.py", "lowest = 16 * part - 8", "lowest = 16 * part - 16"),
+    ("grad_taps.py", "(segment + 1) * TILES, tile_columns)", "(segment + 1) * TILES, tile_columns - 1)"),
 )  # fmt: skip
 # Between them: every op, borders near and far and out of reach, several tiles, chunks and blocks of bands, a mix, banks
 # and maps of each colour's own. The cheapest are first: most faults are found by one of them.
@@ -116,7 +119,7 @@ def main() -> int:
     hasten()
     with gkm_ops.use_backend("triton"), tempfile.TemporaryDirectory() as scratch:
         torch.manual_seed(0)
-        for number, (name, text, fault) in enumerate([("windows.py", "", ""), *FAULTS][share::shares]):
+        for number, (name, text, fault) in enumerate([("taps.py", "", ""), *FAULTS][share::shares]):
             folder = Path(scratch) / str(number)
             shutil.copytree(kernels, folder, ignore=shutil.ignore_patterns("__pycache__"))
             source = (folder / name).read_text()

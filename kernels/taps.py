@@ -1,13 +1,4 @@
-"""Windows of an image by chunks, for the gradients of the taps and the closed form; and, for all, borders and taps.
-
-Triton cannot shift a tile in registers, so both passes of a separable kernel over a tile of T x T pixels are
-products with small banded matrices, which is also what matrix units are for. Several warps share them, in TF32:
-
-    T_m x = A_h X A_w        A_h [T, W], X [W, W], A_w [W, T]
-
-X is the window of W = 2 T pixels around the tile. A kernel that reaches further than T / 2 takes a window of n x n
-such chunks, whose products are added. A_h comes first, so that the left factor of the second product is the result
-of the first, which stays in registers.
+"""Borders and single taps: what bands are made of, and what is summed up tap by tap where products would not do.
 
 A zero of a band times NaN is NaN: where a window holds a NaN or an infinity, taps are summed one by one instead, so
 that it spreads as far as the kernel reaches and no further.
@@ -17,22 +8,6 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
-
-# Numbers of things, whose being 1 or a multiple of 16 makes no better code and would make more of it.
-COUNTS = ("kernels", "size", "height", "tile_rows", "tile_columns", "groups")
-
-
-@triton.jit
-def tile_of(program, rows, columns, TILE: tl.constexpr):
-    """First row and first column of a program's tile, and what is left of the program's number."""
-    tile = program % (rows * columns)
-    return tile // columns * TILE, tile % columns * TILE, program // (rows * columns)
-
-
-@triton.jit
-def halo_of(CHUNKS: tl.constexpr, TILE: tl.constexpr):
-    """How far a window of so many chunks stands out of its tile."""
-    return (2 * CHUNKS - 1) * TILE // 2
 
 
 @triton.jit
@@ -55,60 +30,6 @@ def load(plane, row_stride, column_stride, rows, columns, height, width, PADDING
     columns, column_counts = border(columns, width, PADDING)
     offsets = rows.to(tl.int64)[:, None] * row_stride + columns.to(tl.int64)[None, :] * column_stride
     return tl.load(plane + offsets, mask=row_counts[:, None] & column_counts[None, :], other=0).to(tl.float32)
-
-
-@triton.jit
-def store(out, plane, tile, rows, columns, height, width):
-    """Write a tile into one plane of a contiguous result, in its type."""
-    offsets = plane * height * width + rows.to(tl.int64)[:, None] * width + columns[None, :]
-    inside = (rows < height)[:, None] & (columns < width)[None, :]
-    tl.store(out + offsets, tile.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def unfinite(pixels):
-    """How many NaN and infinities a block holds."""
-    return tl.sum(tl.where(tl.abs(pixels) < float("inf"), 0, 1))
-
-
-@triton.jit
-def tabulate(taps, radii, table, size, reach, BLOCK: tl.constexpr):
-    """Each kernel's taps as float32 with zeros around, `reach` to either side of the centre: table [.., 2 reach + 1].
-
-    With zeros in reach of every band, a band is loaded without a mask, from one address and constant offsets.
-    """
-    kernel = tl.program_id(0)
-    radius = tl.load(radii + kernel)
-    for first in range(-reach, reach + 1, BLOCK):
-        offset = first + tl.arange(0, BLOCK)
-        tap = tl.load(taps + kernel * size + size // 2 + offset, mask=tl.abs(offset) <= radius, other=0)
-        tl.store(table + kernel * (2 * reach + 1) + reach + offset, tap.to(tl.float32), mask=offset <= reach)
-
-
-@triton.jit
-def blurred(
-    plane, row_stride, column_stride, window, taps_h, taps_w, top, left, height, width,
-    CHUNKS: tl.constexpr, PADDING: tl.constexpr, TILE: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    """T_m of a plane on a tile, by products; where there is one chunk it is the window given.
-
-    taps_h, taps_w: pointers to the kernel's centre taps in a table (`tabulate`).
-    """
-    writes = tl.arange(0, TILE)
-    result = tl.zeros((TILE, TILE), tl.float32)
-    for j in range(CHUNKS):
-        columns = tl.arange(0, 2 * TILE) + 2 * TILE * j - halo_of(CHUNKS, TILE)
-        part = tl.zeros((TILE, 2 * TILE), tl.float32)
-        for i in range(CHUNKS):
-            rows = tl.arange(0, 2 * TILE) + 2 * TILE * i - halo_of(CHUNKS, TILE)
-            chunk = window
-            if CHUNKS > 1:
-                chunk = load(plane, row_stride, column_stride, top + rows, left + columns, height, width, PADDING)
-            band = tl.load(taps_h + (rows[None, :] - writes[:, None]))
-            part = tl.dot(band, chunk, part, input_precision=PRECISION)
-        band = tl.load(taps_w + (columns[:, None] - writes[None, :]))
-        result = tl.dot(part, band, result, input_precision=PRECISION)
-    return result
 
 
 @triton.jit
