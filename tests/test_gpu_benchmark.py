@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from benchmarks import readme
-from benchmarks.gpu import ahead, check, cli, clock, network, outcomes, profile, report, suite, units
+from benchmarks.gpu import ahead, check, cli, clock, network, outcomes, profile, report, suite, sums, units
 from benchmarks.gpu.precision import BFLOAT16, FLOAT32, TF32, using
 from benchmarks.network.cases import INFERENCE, TRAINING
 from benchmarks.network.cases import Case as NetworkCase
@@ -20,6 +20,7 @@ TINY = suite.Plan(
     (NetworkCase(INFERENCE, "v2", (48, 64)), NetworkCase(TRAINING, "v2", (48, 48), 2)),
     precisions=(FLOAT32, TF32),
     rounds=1,
+    sums=(40, 56),
 )
 
 
@@ -60,8 +61,12 @@ def test_a_run_is_written_and_told(tmp_path, capsys):
     assert contenders >= {(INFERENCE, "gkm_ops"), (TRAINING, "published"), (TRAINING, "gkm_ops: gkm train")}
     assert all(row["seconds"]["median"] > 0 for row in record["network"])
     assert {row["name"] for row in record["launches"]} >= {"torch.ops.gkm_ops.blur", "gkm_ops.gkm_blur"}
+    rows = record["sums"]
+    assert {row["name"] for row in rows} == sums.OPS.keys()
+    assert all(row["difference"] < 1e-5 and row["seconds"]["median"] > 0 for row in rows)
     told = capsys.readouterr().out
     assert "| float32 | fused | gkm_blur, cpu |" in told
+    assert "| closed form | float32 | cpu |" in told
     assert "| training v2, 48x48, batch 2 | gkm_ops: gkm train --amp |" in told
     assert "| cpu | gkm_ops.gkm_blur |" in told
     assert "Not measured: there is no GPU." in told
@@ -92,6 +97,12 @@ def test_an_op_that_breaks_when_launched_is_told_and_fails_the_run(tmp_path, cap
     told = capsys.readouterr()
     assert "not permitted" in told.err
     assert "| cpu | gkm_ops.gkm_blur |  |  | operation not permitted" in told.out
+
+
+def test_what_went_wrong_is_told_in_a_line():
+    assert outcomes.first_line(CompilerError("no kernel\nand a long story")) == "no kernel"
+    assert outcomes.first_line(CompilerError("at 12:8:\ndef blur(\n^\nValueError('no')")) == "ValueError('no')"
+    assert outcomes.first_line(CompilerError()) == "CompilerError"
 
 
 def test_a_wrong_network_has_no_time(monkeypatch):

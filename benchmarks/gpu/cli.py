@@ -35,6 +35,7 @@ def main(arguments: list[str] | None = None, plan: suite.Plan = suite.FULL) -> i
     save(record)
     failed = [row for row in record["ops"] + record["network"] if _failed(row)]
     failed += [row for row in record["launches"] if row["error"] is not None]
+    failed += [row for row in record["sums"] if row["error"] not in (None, OUT_OF_TIME)]
     for row in failed:
         print(f"{row.get('name') or row['contender']}, {row.get('case', '')}: {row['error']}", file=sys.stderr)
     return int(bool(failed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 OUT_OF_TIME = "left out: there was no more time"
 _WRONG = "wrong: differs"
 
@@ -16,5 +18,6 @@ def is_wrong(error: str | None) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """Of what went wrong; its kind where it says nothing."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """Of what went wrong; its kind where it says nothing; the last one of Triton's, which says where, and then what."""
+    lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return lines[-1] if re.fullmatch(r"at \d+:\d+:", lines[0]) else lines[0]

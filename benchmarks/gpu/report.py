@@ -41,6 +41,9 @@ def full(record: Record) -> str:
             left_out += [f"{what}: {row['precision']}, {row['name']}" for row in rows if row["error"] == OUT_OF_TIME]
     if record.get("launches"):
         parts += ["## Launches, 64x64, float32", _launches(record)]
+    if record.get("sums"):
+        size = record["plan"]["sums"]
+        parts += [f"## Gradients by mix and taps, and the closed form, {size[1]}x{size[0]}", _sums(record["sums"])]
     if "units" in record:
         parts += ["## Arithmetic units", _units(record["units"])]
     parts += ["## GKMNet", _network(record)]
@@ -209,6 +212,15 @@ def _launches(record: Record) -> str:
         graph = row["error"] or microseconds(row["graph_s"])
         lines.append([row["backend"], row["name"], microseconds(row["host_s"]), microseconds(row["device_s"]), graph])
     return table(["backend", "call", "host", "in a row on the device", "in a CUDA graph"], lines)
+
+
+def _sums(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        time = _time(row) if row["seconds"] else row["error"]
+        difference = "" if row["difference"] is None else f"{row['difference']:.1e}"
+        lines.append([row["name"], row["precision"], row["backend"], time, difference])
+    return table(["", "precision", "backend", "time", "largest difference"], lines)
 
 
 def _units(units: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from benchmarks import compiled, eager, environment
 from benchmarks.contenders import Contender, Run, contenders, forward_of, training_of
-from benchmarks.gpu import clock, launches, libraries, network, units
+from benchmarks.gpu import clock, launches, libraries, network, sums, units
 from benchmarks.gpu.outcomes import OUT_OF_TIME, first_line, wrong
 from benchmarks.gpu.precision import BFLOAT16, FLOAT32, PRECISIONS, TF32, dtype_of, using
 from benchmarks.network.cases import Case as NetworkCase
@@ -69,17 +69,20 @@ class Plan:
         network: cases of GKMNet.
         precisions: of the ops' cases.
         rounds: figures for each median, at most.
+        sums: (height, width) for the ops that no case times, if they are to be timed.
     """
 
     cases: tuple[Case, ...]
     network: tuple[NetworkCase, ...]
     precisions: tuple[str, ...] = PRECISIONS
     rounds: int = 9
+    sums: tuple[int, int] | None = None
 
 
 FULL = Plan(
     (Case((1120, 1680)), Case((64, 64), others=False), Case((256, 256), 16), Case((4000, 6000))),
     tuple(network_cases(((1120, 1680),), ("v2",))),
+    sums=(1120, 1680),
 )
 _Entries = list[tuple[Contender, dict[str, Any]]]
 
@@ -117,6 +120,7 @@ def run(
         },
         "units": units.measure(device),
         "launches": [],
+        "sums": [],
         "ops": [row for stage in stages for *_, entries in stage for _, row in entries],
         "network": [row for case in plan.network for _, row in nets[case] + compiled_nets[case]],
     }
@@ -127,6 +131,9 @@ def run(
         if number == 0:
             record["launches"] = launches.measure(device, _ours(device))
             save(record)
+            if plan.sums is not None:
+                record["sums"] = sums.measure(plan.sums, device, _ours(device), plan.rounds, deadline)
+                save(record)
             for net, entries_of_net in nets.items():
                 network.measure(net, entries_of_net, plan.rounds, device, deadline)
             save(record)
