@@ -24,7 +24,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TILE = 16
 _ACROSS = 2  # blocks side by side that a warp takes of one colour (`fragments.BLOCKS_ACROSS`)
 _MOST_REGISTERS = 255
-# So many colours' windows stay in registers and shared memory.
+# So many colours' windows stay in registers.
 _MOST_HELD = 4
 _LEAST_CAPABILITY = (8, 0)  # has TF32
 _HAS_TRITON = find_spec("triton") is not None

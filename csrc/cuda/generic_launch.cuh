@@ -43,8 +43,9 @@ int launch_generic(const Form& form, void* stream) {
     default:
       break;
   }
-  const auto partial_sums = form.target == Target::grad_mix ? grad_mix<S> : grad_taps_h<S>;
-  const int error = launch(partial_sums, slabs_of(form) * form.M, kThreads, shared, stream, form);
+  const bool by_mix = form.target == Target::grad_mix;
+  const int error = launch(by_mix ? grad_mix<S> : grad_taps_h<S>, slabs_of(form) * form.M, kThreads,
+                           by_mix ? shared : shared + kKeptBytes<A>, stream, form);
   if (error != 0) return error;
   return start_adding_slabs<A>(form, stream);
 }

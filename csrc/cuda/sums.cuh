@@ -51,41 +51,62 @@ __global__ void __launch_bounds__(kThreads, kBlocks) grad_mix(const __grid_const
   }
 }
 
+// For so many taps each thread keeps a sum of its own in shared memory, until all tiles of its share are done.
+template <class A>
+constexpr int kKept = 32 * 1024 / (kThreads * sizeof(A));
+template <class A>
+constexpr size_t kKeptBytes = kKept<A>* kThreads * sizeof(A);
+
 // The sums of coeffs_m * sum_o mix_m[o, c] y_o times the blurred row that each tap reads: [slabs, banks, M, K].
 //
-// As grad_mix; the column pass is a sum over the block for each tap instead.
+// As grad_mix; the column pass is a sum for each tap instead, of every thread by itself, and of the block at the end.
+// A kernel of more taps than are kept goes through its tiles once for every so many.
 template <class S>
 __global__ void __launch_bounds__(kThreads, kBlocks) grad_taps_h(const __grid_constant__ Form form) {
   using A = Acc<S>;
   const int64_t m = blockIdx.x % form.M, slab = blockIdx.x / form.M, tiles = Tile::count(form);
   const Memory<A> memory = Memory<A>::of_block(form.reach());
+  A* const kept = memory.shares + kThreads / kWarpSize + threadIdx.x;  // [kKept, kThreads]
   A* const partial = static_cast<A*>(form.workspace) + slab * form.banks() * form.M * form.K;
   for (int64_t i = threadIdx.x; i < form.banks() * form.K; i += kThreads) {
     partial[form.kernel(m, i / form.K) * form.K + i % form.K] = 0;
   }
-  for (int64_t i = slab; i < tiles; i += slabs_of(form)) {
-    const Tile tile(form, i);
-    for (int64_t c = 0; c < form.C; ++c) {
-      const int64_t kernel = form.kernel(m, c);
-      A* const out = partial + kernel * form.K + form.K / 2;
-      A weights[kPixels];
-      weights_of<S>(form, tile, m, c, weights);
-      const S* const map = plane_of<S>(form.coeffs, tile.b, m, c);
-      for (int k = 0; k < kPixels; ++k) weights[k] *= tile.pixel(form, form.coeffs, map, k);
-      memory.stage_taps(form, kernel);
-      const Blurring<S> pass(form, memory, tile.b, m, c);
-      const int lane = threadIdx.x % kWarpSize, pixel = threadIdx.x / kWarpSize * kPixels, radius = pass.radius;
-      stream_rows(pass, memory, tile, [&](int first, int last, const A* rows) {
-        for (int j = most(-radius, first - radius - kSide + 1); j <= least(radius, last - radius); ++j) {
-          A sum = 0;
-          for (int k = 0; k < kPixels; ++k) {
-            const int reads = pixel + k + radius + j;
-            if (tile.has(form, k) && reads >= first && reads <= last) sum += weights[k] * rows[(reads - first) * kSide + lane];
-          }
-          sum = block_sum(sum, memory.shares);
-          if (threadIdx.x == 0) out[j] += sum;
+  const int lane = threadIdx.x % kWarpSize, pixel = threadIdx.x / kWarpSize * kPixels;
+  for (int64_t bank = 0; bank < form.banks(); ++bank) {
+    const int64_t kernel = form.kernel(m, bank);
+    const int radius = form.radii[kernel];
+    A* const out = partial + kernel * form.K + form.K / 2;
+    memory.stage_taps(form, kernel);
+    for (int lowest = -radius; lowest <= radius; lowest += kKept<A>) {
+      const int highest = least(lowest + kKept<A> - 1, radius);
+      for (int j = lowest; j <= highest; ++j) kept[(j - lowest) * kThreads] = 0;
+      for (int64_t i = slab; i < tiles; i += slabs_of(form)) {
+        const Tile tile(form, i);
+        for (int64_t c = bank; c < form.C; c += form.banks()) {
+          A weights[kPixels];
+          weights_of<S>(form, tile, m, c, weights);
+          const S* const map = plane_of<S>(form.coeffs, tile.b, m, c);
+          for (int k = 0; k < kPixels; ++k) weights[k] *= tile.pixel(form, form.coeffs, map, k);
+          const Blurring<S> pass(form, memory, tile.b, m, c);
+          stream_rows(pass, memory, tile, [&](int first, int last, const A* rows) {
+            const int from = most(lowest, first - radius - kSide + 1), to = least(highest, last - radius);
+            for (int j = from; j <= to; ++j) {
+              A sum = 0;
+              for (int k = 0; k < kPixels; ++k) {
+                const int reads = pixel + k + radius + j;
+                if (tile.has(form, k) && reads >= first && reads <= last) {
+                  sum += weights[k] * rows[(reads - first) * kSide + lane];
+                }
+              }
+              kept[(j - lowest) * kThreads] += sum;
+            }
+          });
         }
-      });
+      }
+      for (int j = lowest; j <= highest; ++j) {
+        const A sum = block_sum(kept[(j - lowest) * kThreads], memory.shares);
+        if (threadIdx.x == 0) out[j] = sum;
+      }
     }
   }
 }
