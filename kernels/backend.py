@@ -24,9 +24,9 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 _TILE = 16
 _ACROSS = 2  # blocks side by side that a warp takes of one colour (`fragments.BLOCKS_ACROSS`)
 _MOST_REGISTERS = 255
-# So many colours' windows stay in registers.
+# So many colours a program holds at once.
 _MOST_HELD = 4
-_LEAST_CAPABILITY = (8, 0)  # has TF32
+_LEAST_CAPABILITY = (8, 0)  # multiplies blocks of 16 x 8 x 16
 _HAS_TRITON = find_spec("triton") is not None
 
 
@@ -88,7 +88,7 @@ def _blocks(radius: int) -> int:
 
 
 class _Bands(NamedTuple):
-    """What the kernels that a warp runs by itself are told of a bank (`gather`).
+    """What the kernels are told of a bank (`gather`).
 
     Attributes:
         tables: bands, scales and taps of both axes.
@@ -381,6 +381,6 @@ def ridge_dual(
         torch.full((), ridge, dtype=torch.float64, device=x.device), out,
         bank.kernels, bank.size, bank.most_blocks, H, W, *tiles,
         COLOURS=C, CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes, BY_TAPS=bank.by_taps,
-        SAME=bank.same, TERMS=_terms(x.dtype), PADDING=padding,
+        SAME=bank.same, TERMS=2, PADDING=padding,
     )  # fmt: skip
     return out

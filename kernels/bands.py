@@ -253,7 +253,7 @@ def _by_taps(plane, row_stride, bank, kernel, top, left, height, width, ACROSS: 
     for n in tl.static_range(ACROSS):
         rows, columns = top + tl.arange(0, 16), left + 16 * n + tl.arange(0, 16)
         result = blurred_by_taps(
-            plane, row_stride, 1, taps_h + centre, taps_w + centre, tl.load(radii + kernel), rows, columns,
+            plane, row_stride, taps_h + centre, taps_w + centre, tl.load(radii + kernel), rows, columns,
             height, width, PADDING,
         )  # fmt: skip
         results = results + (result,)

@@ -35,6 +35,18 @@ def tile_at(program, tile_rows, tile_columns, programs, ACROSS: tl.constexpr):
 
 
 @triton.jit
+def image_of(images, stride, c, COLOURS: tl.constexpr):
+    """The c-th of a few images, which may be further apart than 32 bits count.
+
+    Chosen, not reckoned: LLVM would step from one to the next with registers of its own for each address of a window.
+    """
+    offset = tl.cast(0, tl.int64)
+    for i in tl.static_range(1, COLOURS):
+        offset = tl.where(c == i, tl.cast(i, tl.int64) * stride, offset)
+    return images + offset
+
+
+@triton.jit
 def zero_blocks(COUNT: tl.constexpr):
     """A tuple of blocks to sum in."""
     blocks = ()

@@ -4,7 +4,7 @@ A program is one warp and makes the result on one tile (`bands`). Blur and the g
 time, 16 x 32 pixels: its window stays in registers for all kernels of as many blocks, no blurred image is ever stored,
 and programs of one tile are neighbours, so that coefficients come once from memory and then out of a cache. To
 correlate, a program adds up colours, 16 x 16 pixels where they are more than one: it holds all of their windows, or,
-of the largest, one at a time and the sums of a few kernels.
+for bands of three blocks, one at a time and the sums of a few kernels.
 
 With factors in two terms nothing is made before the loops over kernels that could be made in them, as registers would
 not do; with one term they do, and the window is packed once and not for every kernel.
@@ -32,6 +32,7 @@ from gkm_ops.kernels.fragments import (
     BLOCKS_ACROSS,
     COUNTS,
     as_result,
+    image_of,
     load_tile,
     result_places,
     store_tile,
@@ -148,7 +149,8 @@ def _weighed(
     tile, channel_stride, row_stride, mix, c, colours, outputs, rows_left, columns_left,
     ACROSS: tl.constexpr, MIXED: tl.constexpr,
 ):  # fmt: skip
-    """What a tile of y weighs colour c with: sum_o mix[o, c] y_o, with one kernel's mix [O, C]; or y_c."""
+    """What y weighs colour c with: sum_o mix[o, c] y_o, with one kernel's mix [O, C], from the tile of y's first image;
+    or y_c, from its own."""
     if MIXED:
         total = zero_blocks(ACROSS)
         for o in range(outputs):
@@ -160,7 +162,7 @@ def _weighed(
             total = added
             tile += channel_stride
     else:
-        total = load_tile(tile + c * channel_stride, row_stride, rows_left, columns_left, ACROSS)
+        total = load_tile(tile, row_stride, rows_left, columns_left, ACROSS)
     return total
 
 
@@ -174,29 +176,36 @@ def _correlate_side_by_side(
     """Writes a tile of the maps of one class, the windows of all colours held; tells whether x is finite around it."""
     finite = True
     windows = ()
-    for c in tl.static_range(COLOURS):
-        window = window_of(image + c * x_channel, x_row, top, left, height, width, BLOCKS, ACROSS, TERMS, PADDING)
+    plane = image
+    for _ in tl.static_range(COLOURS):
+        window = window_of(plane, x_row, top, left, height, width, BLOCKS, ACROSS, TERMS, PADDING)
         windows = windows + (window,)
         finite &= window[3]
+        plane += x_channel
     next_m = tl.load(order + FIRST)
     for place in tl.range(FIRST, LAST, disable_licm=TERMS == 2):
         m = next_m
         next_m = tl.load(order + place + 1)
         total = zero_blocks(ACROSS)
+        plane = image
+        own_weights = weights
         for c in tl.static_range(COLOURS):
             own_row = row + c * kernels if CHANNEL_BANKS else row
             images = blurred(
-                image + c * x_channel, x_row, windows[c], bank, own_row + m, top, left, height, width,
+                plane, x_row, windows[c], bank, own_row + m, top, left, height, width,
                 BLOCKS, ACROSS, SAME, TERMS, PADDING,
             )  # fmt: skip
             weight = _weighed(
-                weights, y_channel, y_row, mix + m * outputs * colours, c, colours, outputs,
+                own_weights, y_channel, y_row, mix + m * outputs * colours, c, colours, outputs,
                 height - top, width - left, ACROSS, MIXED,
             )  # fmt: skip
             added = ()
             for n in tl.static_range(ACROSS):
                 added = added + (total[n] + weight[n] * images[n],)
             total = added
+            plane += x_channel
+            if not MIXED:
+                own_weights += y_channel
         store_tile(tile + m * map_stride, width, total, height - top, width - left, ACROSS)
     return finite
 
@@ -215,7 +224,10 @@ def _correlate_in_turn(
     for first in tl.range(FIRST, LAST, size):
         totals = zero_blocks(size)
         for c in range(COLOURS):
-            plane = image + c * x_channel
+            plane = image_of(image, x_channel, c, COLOURS)
+            own_weights = weights
+            if not MIXED:
+                own_weights = image_of(weights, y_channel, c, COLOURS)
             own_row = row + c * kernels if CHANNEL_BANKS else row
             window = window_of(plane, x_row, top, left, height, width, BLOCKS, 1, TERMS, PADDING)
             finite &= window[3]
@@ -228,7 +240,7 @@ def _correlate_in_turn(
                     BLOCKS, 1, SAME, TERMS, PADDING,
                 )  # fmt: skip
                 weight = _weighed(
-                    weights, y_channel, y_row, mix + m * outputs * colours, c, colours, outputs,
+                    own_weights, y_channel, y_row, mix + m * outputs * colours, c, colours, outputs,
                     height - top, width - left, 1, MIXED,
                 )  # fmt: skip
                 added = added + (totals[n] + weight[0] * images[0],)

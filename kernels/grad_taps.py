@@ -137,20 +137,24 @@ def _add_by_taps(
     sums, weighed, plane, x_row, x_column, taps, radius, lowest, top, left, height, width,
     SUMS: tl.constexpr, PADDING: tl.constexpr,
 ):  # fmt: skip
-    """What the taps have touched in a tile, one by one, each on a place of its diagonal: slow, and exact about NaN."""
+    """What products would add, tap by tap, on one place of each diagonal: slow, and exact about NaN and infinity."""
     i, k = tl.arange(0, 16)[:, None], tl.arange(0, 16)[None, :]
     rows, columns = top + tl.arange(0, 16), left + tl.arange(0, 16)
     for offset in range(-radius, radius + 1):
-        touched = 0.0
+        touched = tl.zeros((16, 16), tl.float32)
         for n in tl.static_range(BLOCKS_DOWN):
             line = row_by_taps(
                 plane, x_row, x_column, taps, radius, rows + 16 * n + offset, columns, height, width, PADDING
             )
             inside = (rows + 16 * n < height)[:, None] & (columns < width)[None, :]
-            touched += tl.sum(tl.where(inside, as_result(weighed[n]) * line, 0))
+            touched += tl.where(inside, as_result(weighed[n]) * line, 0)
         added = ()
         for p in tl.static_range(SUMS):
-            added = added + (sums[p] + tl.where((k == 8) & (i == offset - lowest + 8 - 16 * p), touched, 0),)
+            # Other rows of the tile meet this tap in other products, and those may be finite.
+            down = offset - lowest - 16 * p
+            own = tl.sum(tl.where((i + down >= 0) & (i + down < 16), touched, 0))
+            place = (i == tl.maximum(down, 0)) & (k == tl.maximum(-down, 0))
+            added = added + (sums[p] + tl.where(place, own, 0),)
         sums = added
     return sums
 
@@ -217,7 +221,7 @@ def grad_taps_h(
                     plane, x_row, x_column, band, top + lowest, left, height, width, rows, BLOCKS, TERMS, PADDING
                 )
             if is_finite(bits) & is_finite(lines_bits):
-                inverse = tl.load(inverses_w + kernel) * lines_back * back
+                inverse = tl.load(inverses_w + kernel) * lines_back
                 factors = ()
                 for n in tl.static_range(BLOCKS_DOWN):
                     factors = factors + (transposed_result(split(as_result(weighed[n] * scale), TERMS), TERMS),)
@@ -226,7 +230,7 @@ def grad_taps_h(
                     product = tl.zeros((16, 16), tl.float32)
                     for n in tl.static_range(BLOCKS_DOWN):
                         product = multiply(lines[n + p], factors[n], product, TERMS)
-                    added = added + (sums[p] + inverse * product,)
+                    added = added + (sums[p] + inverse * product * back,)  # both scales together may overflow
                 sums = added
             else:
                 sums = _add_by_taps(

@@ -3,7 +3,7 @@
 A program is one warp and goes through the bank on 16 x 16 pixels. It holds the windows of all colours, as to correlate
 (`gather`), or, of bands of three blocks, makes each colour's anew for every kernel; keeps the products of the blurred
 colours with each other; and solves with them at the end. Colours are so alike that most of their digits cancel: in
-float64.
+float64, and from factors in two terms whatever else is asked for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 
 from gkm_ops.kernels.bands import MOST_BLOCKS_HELD, blurred, window_of
-from gkm_ops.kernels.fragments import COUNTS, load_tile, store_tile, tile_at, zero_blocks
+from gkm_ops.kernels.fragments import COUNTS, image_of, load_tile, store_tile, tile_at, zero_blocks
 
 
 @triton.jit
@@ -69,24 +69,28 @@ def _add_class(
     held: tl.constexpr = COLOURS == 1 or BLOCKS != MOST_BLOCKS_HELD
     finite = True
     windows = ()
-    for c in tl.static_range(COLOURS if held else 0):
-        window = window_of(image + c * x_channel, x_row, top, left, height, width, BLOCKS, 1, TERMS, PADDING)
+    plane = image
+    for _ in tl.static_range(COLOURS if held else 0):
+        window = window_of(plane, x_row, top, left, height, width, BLOCKS, 1, TERMS, PADDING)
         windows = windows + (window,)
         finite &= window[3]
+        plane += x_channel
     for place in tl.range(FIRST, LAST, disable_licm=True):
         m = tl.load(order + place)
+        plane = image
         if held:
             images = ()
             for c in tl.static_range(COLOURS):
-                plane, row = image + c * x_channel, m + c * kernels * CHANNEL_BANKS
+                row = m + c * kernels * CHANNEL_BANKS
                 blocks = blurred(
                     plane, x_row, windows[c], bank, row, top, left, height, width, BLOCKS, 1, SAME, TERMS, PADDING
                 )
                 images = images + (blocks[0],)
+                plane += x_channel
         else:
             images = zero_blocks(COLOURS)
             for c in tl.range(COLOURS, disable_licm=True):
-                plane, row = image + c * x_channel, m + c * kernels * CHANNEL_BANKS
+                plane, row = image_of(image, x_channel, c, COLOURS), m + c * kernels * CHANNEL_BANKS
                 window = window_of(plane, x_row, top, left, height, width, BLOCKS, 1, TERMS, PADDING)
                 finite &= window[3]
                 blocks = blurred(
@@ -147,9 +151,10 @@ def ridge_dual(
         )  # fmt: skip
     y += b * y_batch + top.to(tl.int64) * y_row + left
     sides = ()
-    for c in tl.static_range(COLOURS):
-        blocks = load_tile(y + c * y_channel, y_row, height - top, width - left, 1)
+    for _ in tl.static_range(COLOURS):
+        blocks = load_tile(y, y_row, height - top, width - left, 1)
         sides = sides + (blocks[0].to(tl.float64),)
+        y += y_channel
     z = _solution(_factorised(gram, tl.load(ridge), COLOURS), sides, COLOURS)
     out += (b * COLOURS * height + top) * width + left
     for c in tl.static_range(COLOURS):

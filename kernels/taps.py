@@ -43,13 +43,11 @@ def row_by_taps(plane, row_stride, column_stride, taps, radius, rows, columns, h
 
 
 @triton.jit
-def blurred_by_taps(
-    plane, row_stride, column_stride, taps_h, taps_w, radius, rows, columns, height, width, PADDING: tl.constexpr
-):
-    """T_m of a plane at rows x columns, as `row_by_taps`."""
+def blurred_by_taps(plane, row_stride, taps_h, taps_w, radius, rows, columns, height, width, PADDING: tl.constexpr):
+    """T_m of a plane at rows x columns, as `row_by_taps`; its columns side by side."""
     total = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
     for i in range(-radius, radius + 1):
-        line = row_by_taps(plane, row_stride, column_stride, taps_w, radius, rows + i, columns, height, width, PADDING)
+        line = row_by_taps(plane, row_stride, 1, taps_w, radius, rows + i, columns, height, width, PADDING)
         total += tl.load(taps_h + i).to(tl.float32) * line
     return total
 

@@ -28,7 +28,8 @@ BANKS = {
     "per_colour": [[1, 4, 0, 2], [3, 0, 2, 5], [0, 0, 1, 1]],
     "per_colour_skew": [[2, 0], [1, 3], [4, 4]],
     "large": [25, 1, 13],
-    "chunk_edges": [24, 8],  # as far as the Triton kernels' windows of one and of two chunks reach
+    "block_edges": [24, 8],  # as far as the Triton kernels' bands of four and of two blocks reach
+    "four_blocks": [17],
     "wide_skew": [9, 16, 0, 11, 10, 9],  # of all banks the one with the most kernels of three blocks of Triton's bands
     "wide_per_colour_skew": [[9, 10, 0, 16, 9, 12], [12, 9, 1, 9, 11, 9]],
     "tiny_skew": [1, 0],

@@ -21,11 +21,11 @@ MOST_STACK = {
     "blur, mix": (416, 56),
     "blur_adjoint": (48, 80),
     "blur_adjoint, mix": (96, 96),
-    "correlate": (264, 120),
+    "correlate": (264, 152),
     "grad_mix": (240, 64),
     "grad_taps, 2 blocks": (0, 0),
     "grad_taps, 3 blocks": (0, 0),
-    "ridge_dual": (80, 32),
+    "ridge_dual": (80, 56),
     "bands": (0, 0),
 }
 if importlib.util.find_spec("triton") is not None and version("triton").startswith("3.7."):

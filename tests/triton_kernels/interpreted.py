@@ -12,6 +12,7 @@ import torch
 from interpreter import hasten
 from problems import IMAGE_OPS, LAYOUTS, OPS, PADDING_MODES, Problem, call, expected
 from test_answers import reached
+from test_large import skip_unless_available
 from tolerances import TOLERANCE, assert_image_close, assert_sum_close
 
 import gkm_ops
@@ -59,11 +60,11 @@ def test_a_tile_that_no_border_reaches(op):
 
 @pytest.mark.parametrize(
     ("bank", "padding_mode", "width"),
-    [("large", "zeros", 33), ("large", "reflect", 28), ("large", "replicate", 28), ("chunk_edges", "zeros", 33)],
+    [("large", "zeros", 33), ("large", "reflect", 28), ("large", "replicate", 28), ("block_edges", "zeros", 33)],
 )
 @pytest.mark.parametrize("op", OPS)
 def test_large_windows(op, bank, padding_mode, width):
-    """Radii of 25, 13 and 1: bands of two, three and five blocks, one to three chunks; and as far as they reach."""
+    """Radii of 25, 13 and 1: bands of two, three and five blocks; and as far as those of two and four reach."""
     problem = Problem(batch=1, channels=1, height=27, width=width, bank=bank, padding_mode=padding_mode)
     check(op, problem.arguments(torch.float32))
 
@@ -158,6 +159,40 @@ def test_inf_in_a_gradient_of_taps(op):
         spots[0, 0, 9, 9] = True
         got = call(op, arguments | {name: arguments[name].masked_fill(spots, torch.inf)})
         assert torch.equal(got == torch.inf, reached(op, arguments, name, spots)), name
+
+
+def test_inf_in_some_of_the_products_of_a_gradient_of_taps():
+    """Of more blocks than a program sums up: one reads the pixel, another finds all that it reads finite."""
+    arguments = Problem(1, 1, 32, 16, bank="four_blocks", padding_mode="zeros").arguments(torch.float32)
+    for name in ("x", "y", "coeffs", "taps_w", "taps_h"):
+        arguments[name] = arguments[name].abs() + 0.01
+    arguments["x"][0, 0, 0, 5] = torch.inf
+    got = call("grad_taps_h", arguments)
+    with gkm_ops.use_backend("eager"):
+        want = call("grad_taps_h", arguments)
+    assert want.isinf().sum() == 18
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=0)
+
+
+def test_a_gradient_of_taps_by_large_numbers():
+    """In two corners of an image, so that no tap reaches from one to the other."""
+    arguments = Problem(1, 1, 5, 6, bank="tiny_skew", padding_mode="zeros").arguments(torch.float32)
+    for name, place in (("x", (0, 0)), ("y", (4, 5))):
+        arguments[name] = torch.zeros(1, 1, 5, 6).index_put((*map(torch.tensor, (0, 0, *place)),), torch.tensor(1e25))
+    for op in ("grad_taps_h", "grad_taps_w"):
+        assert torch.equal(call(op, arguments), torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("bank", ["tiny_skew", "wide_skew"])
+def test_colours_further_apart_than_32_bits_count(bank):
+    skip_unless_available(7)
+    arguments = Problem(1, 4, 10, 11, bank=bank, padding_mode="replicate").arguments(torch.float16)
+    want = call("correlate", arguments)
+    for name in ("x", "y"):
+        room = torch.empty(0, dtype=torch.float16)
+        room.untyped_storage().resize_(2 * (3 * 2**30 + 110))  # pages that nobody writes to cost no memory
+        view = room.as_strided((1, 4, 10, 11), (0, 2**30, 11, 1)).copy_(arguments[name])
+        assert torch.equal(call("correlate", arguments | {name: view}), want)
 
 
 @pytest.mark.parametrize("op", OPS)

@@ -32,6 +32,7 @@ FAULTS = (
     ("fragments.py", "+ 8 * ((e >> 5) & 1), 2 * (e & 3)", "+ 8 * ((e >> 6) & 1), 2 * (e & 3)"),
     ("fragments.py", "8 * ((e >> 6) & 1), ((e >> 2) & 7)", "8 * ((e >> 5) & 1), ((e >> 2) & 7)"),
     ("fragments.py", "tl.permute(term, (2, 1, 4, 3, 0))", "tl.permute(term, (3, 1, 4, 2, 0))"),
+    ("fragments.py", "tl.where(c == i,", "tl.where(c > i,"),
     ("bands.py", "reads - i, i >= 0)", "i - reads, i >= 0)"),
     ("bands.py", "at_top, at_left = top + 16 * p, left + 16 * q", "at_top, at_left = top + 16 * q, left + 16 * p"),
     ("bands.py", "bands_w[n][q - n]", "bands_w[n][q - ACROSS + 1]"),
@@ -56,13 +57,13 @@ FAULTS = (
     ("grad_taps.py", "lowest = 16 * part - 8", "lowest = 16 * part - 16"),
     ("grad_taps.py", "(segment + 1) * TILES, tile_columns)", "(segment + 1) * TILES, tile_columns - 1)"),
 )  # fmt: skip
-# Between them: every op, borders near and far and out of reach, several tiles, chunks and blocks of bands, a mix, banks
-# and maps of each colour's own. The cheapest are first: most faults are found by one of them.
+# Between them: every op, borders near and far and out of reach, several tiles, bands of two to five blocks, a mix,
+# banks and maps of each colour's own. The cheapest are first: most faults are found by one of them.
 PROBLEMS = (
     Problem(batch=1, channels=1, height=7, width=17, bank="tiny_skew", padding_mode="replicate"),
     Problem(batch=1, channels=2, height=7, width=17, bank="tiny_skew", per_channel=True),
     Problem(batch=1, channels=2, height=26, width=33, bank="tiny_per_colour_skew", outputs=3),
-    Problem(batch=1, channels=1, height=9, width=17, bank="chunk_edges", padding_mode="zeros"),
+    Problem(batch=1, channels=1, height=9, width=17, bank="block_edges", padding_mode="zeros"),
     Problem(batch=2, channels=1, height=42, width=75, bank="tiny_skew"),
     Problem(batch=1, channels=1, height=27, width=28, bank="large", padding_mode="replicate"),
     Problem(batch=1, channels=2, height=18, width=17, bank="wide_skew"),
