@@ -109,7 +109,7 @@ def _spread_held(
     scale, back = scales(bits, WINDOW_EXPONENT)
     window = ()
     for n in tl.static_range(len(pixels)):
-        window = window + (right_factor(pixels[n], scale, TERMS),)
+        window = window + (right_factor(split(pixels[n] * scale, TERMS)),)
     factors_h = load_bands(bands_h, BLOCKS, TERMS)
     factors_w = ()
     for n in tl.static_range(BLOCKS_ACROSS):
@@ -152,9 +152,9 @@ def _spread_wide(
                     y, y_channel, y_row, maps, coeffs_row, mix, colours, outputs,
                     first_row + 16 * p, first_column + 16 * (n + q), height, width, 1, 1, MIXED, True,
                 )  # fmt: skip
-                band = left_factor(load_band(bands_h + 512 * p, TERMS), TERMS)
-                part = multiply(band, right_factor(pixels[0], scale, TERMS), part, TERMS)
-            band = transposed_factor(load_band(bands_w[n] + 512 * q, TERMS), TERMS)
+                band = left_factor(load_band(bands_h + 512 * p, TERMS))
+                part = multiply(band, right_factor(split(pixels[0] * scale, TERMS)), part, TERMS)
+            band = transposed_factor(load_band(bands_w[n] + 512 * q, TERMS))
             result = multiply(split(part, TERMS), band, result, TERMS)
         results = results + (result,)
     return results, back, bits

@@ -381,6 +381,6 @@ def ridge_dual(
         torch.full((), ridge, dtype=torch.float64, device=x.device), out,
         bank.kernels, bank.size, bank.most_blocks, H, W, *tiles,
         COLOURS=C, CHANNEL_BANKS=bank.channel_banks, CLASSES=bank.classes.classes, BY_TAPS=bank.by_taps,
-        SAME=bank.same, TERMS=2, PADDING=padding,
+        SAME=bank.same, PADDING=padding,
     )  # fmt: skip
     return out

@@ -130,13 +130,13 @@ def banded(window, bands_h, bands_w, BLOCKS: tl.constexpr, ACROSS: tl.constexpr,
     for q in tl.static_range(columns):
         part = tl.zeros((16, 16), tl.float32)
         for p in tl.static_range(BLOCKS):
-            part = multiply(left_factor(bands_h[p], TERMS), window[p * columns + q], part, TERMS)
+            part = multiply(left_factor(bands_h[p]), window[p * columns + q], part, TERMS)
         left = split(part, TERMS)
         added = ()
         for n in tl.static_range(ACROSS):
             result = results[n]
             if n <= q and q < n + BLOCKS:
-                result = multiply(left, transposed_factor(bands_w[n][q - n], TERMS), result, TERMS)
+                result = multiply(left, transposed_factor(bands_w[n][q - n]), result, TERMS)
             added = added + (result,)
         results = added
     return results
@@ -147,7 +147,7 @@ def banded(window, bands_h, bands_w, BLOCKS: tl.constexpr, ACROSS: tl.constexpr,
 
 @triton.jit
 def load_block(plane, row_stride, top, left, height, width, PADDING: tl.constexpr):
-    """The pixels of one block of a window, which may lie on the border, as `as_right` takes them."""
+    """The pixels of one block of a window, which may lie on the border, as `right_factor` takes them."""
     i, j = right_places()
     rows, row_counts = border(top + i, height, PADDING)
     columns, column_counts = border(left + j, width, PADDING)
@@ -185,7 +185,7 @@ def window_of(
     scale, back = scales(bits, WINDOW_EXPONENT)
     factors = ()
     for n in tl.static_range(len(pixels)):
-        factors = factors + (right_factor(pixels[n], scale, TERMS),)
+        factors = factors + (right_factor(split(pixels[n] * scale, TERMS)),)
     return factors, scale, back, is_finite(bits)
 
 
@@ -201,9 +201,9 @@ def _banded_wide(
         for p in range(BLOCKS):
             at_top, at_left = top + 16 * p - 8 * (BLOCKS - 1), left + 16 * q - 8 * (BLOCKS - 1)
             pixels = load_block(plane, row_stride, at_top, at_left, height, width, PADDING)
-            band = left_factor(load_band(band_h + 512 * p, TERMS), TERMS)
-            part = multiply(band, right_factor(pixels, scale, TERMS), part, TERMS)
-        band = transposed_factor(load_band(band_w + 512 * q, TERMS), TERMS)
+            band = left_factor(load_band(band_h + 512 * p, TERMS))
+            part = multiply(band, right_factor(split(pixels * scale, TERMS)), part, TERMS)
+        band = transposed_factor(load_band(band_w + 512 * q, TERMS))
         result = multiply(split(part, TERMS), band, result, TERMS)
     return result
 

@@ -72,15 +72,8 @@ def left_places():
 
 
 @triton.jit
-def as_right(numbers):
-    """[256], a number of every lane and then the next, to the right factor [16, 16] that they are."""
-    numbers = tl.reshape(numbers, (2, 2, 2, 8, 4))  # column, row, row, column, row
-    return tl.reshape(tl.permute(numbers, (1, 4, 2, 0, 3)), (16, 16))
-
-
-@triton.jit
 def right_places():
-    """Rows and columns of the numbers that `as_right` takes."""
+    """Rows and columns of the numbers that `right_factor` takes: [256]."""
     e = tl.arange(0, 256)
     return 2 * (e & 3) + ((e >> 5) & 1) + 8 * ((e >> 6) & 1), ((e >> 2) & 7) + 8 * (e >> 7)
 
@@ -104,16 +97,6 @@ def of_result(block):
     """[16, 16] to [128, 2]."""
     block = tl.reshape(block, (2, 8, 2, 4, 2))
     return tl.reshape(tl.permute(block, (2, 0, 1, 3, 4)), (128, 2))
-
-
-@triton.jit
-def transposed_result(terms, TERMS: tl.constexpr):
-    """Terms of a result [16, 16] to the right factor that is its transpose: the lanes hold both alike."""
-    factor = ()
-    for t in tl.static_range(TERMS):
-        term = tl.reshape(of_result(terms[t]), (2, 2, 8, 4, 2))  # row, column, column, row, row
-        factor = factor + (tl.reshape(tl.permute(term, (0, 3, 4, 1, 2)), (16, 16)),)
-    return factor
 
 
 @triton.jit
@@ -176,32 +159,39 @@ def split(numbers, TERMS: tl.constexpr):
 
 
 @triton.jit
-def right_factor(pixels, scale, TERMS: tl.constexpr):
-    terms = split(pixels * scale, TERMS)
-    if TERMS == 1:
-        return (as_right(terms[0]),)
-    else:
-        return as_right(terms[0]), as_right(terms[1])
-
-
-@triton.jit
-def left_factor(numbers, TERMS: tl.constexpr):
-    """Terms of [32, 8] to the left factor [16, 16] that they are."""
+def _arranged(terms, SHAPE: tl.constexpr, ORDER: tl.constexpr):
+    """Terms of a factor, as the lanes hold them, as the blocks [16, 16] that they are."""
     factor = ()
-    for t in tl.static_range(TERMS):
-        term = tl.reshape(numbers[t], (8, 4, 2, 2, 2))  # row, column, column, row, column
-        factor = factor + (tl.reshape(tl.permute(term, (3, 0, 2, 1, 4)), (16, 16)),)
+    for t in tl.static_range(len(terms)):
+        factor = factor + (tl.reshape(tl.permute(tl.reshape(terms[t], SHAPE), ORDER), (16, 16)),)
     return factor
 
 
+# The axes of their shapes are a block's rows and columns in turns, as each comment tells.
+
+
 @triton.jit
-def transposed_factor(numbers, TERMS: tl.constexpr):
+def left_factor(terms):
+    """Terms of [32, 8], eight numbers of each lane, to the left factor that they are."""
+    return _arranged(terms, (8, 4, 2, 2, 2), (3, 0, 2, 1, 4))  # row, column, column, row, column
+
+
+@triton.jit
+def transposed_factor(terms):
     """The same to the right factor that is its transpose: the lanes hold both alike."""
-    factor = ()
-    for t in tl.static_range(TERMS):
-        term = tl.reshape(numbers[t], (8, 4, 2, 2, 2))  # column, row, row, column, row
-        factor = factor + (tl.reshape(tl.permute(term, (2, 1, 4, 3, 0)), (16, 16)),)
-    return factor
+    return _arranged(terms, (8, 4, 2, 2, 2), (2, 1, 4, 3, 0))  # column, row, row, column, row
+
+
+@triton.jit
+def right_factor(terms):
+    """Terms of [256], a number of every lane and then the next, to the right factor that they are."""
+    return _arranged(terms, (2, 2, 2, 8, 4), (1, 4, 2, 0, 3))  # column, row, row, column, row
+
+
+@triton.jit
+def transposed_result(terms):
+    """Terms of [128, 2], which lie as a result does, to the right factor that is its transpose."""
+    return _arranged(terms, (2, 2, 8, 4, 2), (0, 3, 4, 1, 2))  # row, column, column, row, row
 
 
 @triton.jit

@@ -118,7 +118,7 @@ def _blurred_rows(
             line = tl.zeros((16, 16), tl.float32)
             for q in tl.static_range(BLOCKS):
                 factor = split(as_result(pixels[r * BLOCKS + q] * scale), TERMS)
-                line = multiply(factor, transposed_factor(blocks[q], TERMS), line, TERMS)
+                line = multiply(factor, transposed_factor(blocks[q]), line, TERMS)
             lines = lines + (split(line, TERMS),)
     else:
         for r in tl.static_range(ROWS):
@@ -127,7 +127,7 @@ def _blurred_rows(
                 at_top, at_left = top + 16 * r, left + 16 * q
                 block = _window_block(plane, x_row, x_column, at_top, at_left, height, width, PADDING)
                 factor = split(as_result(block * scale), TERMS)
-                line = multiply(factor, transposed_factor(load_band(band + 512 * q, TERMS), TERMS), line, TERMS)
+                line = multiply(factor, transposed_factor(load_band(band + 512 * q, TERMS)), line, TERMS)
             lines = lines + (split(line, TERMS),)
     return lines, back, bits
 
@@ -224,7 +224,7 @@ def grad_taps_h(
                 inverse = tl.load(inverses_w + kernel) * lines_back
                 factors = ()
                 for n in tl.static_range(BLOCKS_DOWN):
-                    factors = factors + (transposed_result(split(as_result(weighed[n] * scale), TERMS), TERMS),)
+                    factors = factors + (transposed_result(split(weighed[n] * scale, TERMS)),)
                 added = ()
                 for p in tl.static_range(sums_held):
                     product = tl.zeros((16, 16), tl.float32)

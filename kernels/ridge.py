@@ -3,7 +3,7 @@
 A program is one warp and goes through the bank on 16 x 16 pixels. It holds the windows of all colours, as to correlate
 (`gather`), or, of bands of three blocks, makes each colour's anew for every kernel; keeps the products of the blurred
 colours with each other; and solves with them at the end. Colours are so alike that most of their digits cancel: in
-float64, and from factors in two terms whatever else is asked for.
+float64.
 """
 
 from __future__ import annotations
@@ -13,6 +13,9 @@ import triton.language as tl
 
 from gkm_ops.kernels.bands import MOST_BLOCKS_HELD, blurred, window_of
 from gkm_ops.kernels.fragments import COUNTS, image_of, load_tile, store_tile, tile_at, zero_blocks
+
+# Of factors: one is not enough, whatever precision is asked for.
+TERMS = tl.constexpr(2)
 
 
 @triton.jit
@@ -62,7 +65,7 @@ def _solution(factors, sides, COLOURS: tl.constexpr):
 def _add_class(
     gram, image, x_channel, x_row, bank, order, top, left, height, width, kernels,
     BLOCKS: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr, COLOURS: tl.constexpr,
-    CHANNEL_BANKS: tl.constexpr, SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
+    CHANNEL_BANKS: tl.constexpr, SAME: tl.constexpr, PADDING: tl.constexpr,
 ):  # fmt: skip
     """Adds the products of the blurred colours with each other, for the kernels of one class; and tells whether x is
     finite around the tile."""
@@ -112,7 +115,7 @@ def _add_class(
 def _gram(
     image, x_channel, x_row, bank, order, top, left, height, width, kernels,
     COLOURS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr, SAME: tl.constexpr,
-    TERMS: tl.constexpr, PADDING: tl.constexpr,
+    PADDING: tl.constexpr,
 ):  # fmt: skip
     """A A^T on a tile, its lower triangle packed; and whether x is finite around it."""
     gram = ()
@@ -122,7 +125,7 @@ def _gram(
     for k in tl.static_range(len(CLASSES)):
         gram, class_finite = _add_class(
             gram, image, x_channel, x_row, bank, order, top, left, height, width, kernels,
-            CLASSES[k][0], CLASSES[k][1], CLASSES[k][2], COLOURS, CHANNEL_BANKS, SAME, TERMS, PADDING,
+            CLASSES[k][0], CLASSES[k][1], CLASSES[k][2], COLOURS, CHANNEL_BANKS, SAME, PADDING,
         )  # fmt: skip
         finite &= class_finite
     return gram, finite
@@ -134,7 +137,7 @@ def ridge_dual(
     bands_w, bands_h, inverses_w, inverses_h, taps_w, taps_h, radii, order, ridge, out,
     kernels, size, most_blocks, height, width, tile_rows, tile_columns,
     COLOURS: tl.constexpr, CHANNEL_BANKS: tl.constexpr, CLASSES: tl.constexpr, BY_TAPS: tl.constexpr,
-    SAME: tl.constexpr, TERMS: tl.constexpr, PADDING: tl.constexpr,
+    SAME: tl.constexpr, PADDING: tl.constexpr,
 ):  # fmt: skip
     """z of every pixel; arguments as in `gather`, and `ridge` points to a float64."""
     top, left, b, _group = tile_at(tl.program_id(0), tile_rows, tile_columns, 1, 1)
@@ -142,12 +145,12 @@ def ridge_dual(
     image = x + b * x_batch
     gram, finite = _gram(
         image, x_channel, x_row, bank, order, top, left, height, width, kernels,
-        COLOURS, CHANNEL_BANKS, CLASSES, SAME, TERMS, PADDING,
+        COLOURS, CHANNEL_BANKS, CLASSES, SAME, PADDING,
     )  # fmt: skip
     if not finite:
         gram, finite = _gram(
             image, x_channel, x_row, bank, order, top, left, height, width, kernels,
-            COLOURS, CHANNEL_BANKS, BY_TAPS, SAME, TERMS, PADDING,
+            COLOURS, CHANNEL_BANKS, BY_TAPS, SAME, PADDING,
         )  # fmt: skip
     y += b * y_batch + top.to(tl.int64) * y_row + left
     sides = ()
