@@ -4,6 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH ?= torch==2.13.0
+# For a torch that brings none: those for GPUs bring the one they were made for.
+TRITON := triton==3.9.0
 export MAX_JOBS ?= $(shell nproc)
 DEMO_ARGS ?=
 TEST_ARGS ?= -n $(MAX_JOBS) --dist worksteal
@@ -51,6 +53,7 @@ $(ENVIRONMENT): constraints.txt
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) install -c constraints.txt $(TORCH)
 	$(PIP) install -c constraints.txt setuptools wheel ninja pybind11 numpy
+	$(RUN) -c 'import triton' 2> /dev/null || $(PIP) install -c constraints.txt $(TRITON)
 	touch $@
 
 $(INSTALLED): $(ENVIRONMENT) setup.py pyproject.toml $(shell find csrc -type f)

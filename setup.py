@@ -178,5 +178,5 @@ if NVCC is not None:
 
 setup(
     ext_modules=extensions,
-    cmdclass={"build_ext": Build.with_options(no_python_abi_suffix=False)},
+    cmdclass={"build_ext": Build},
 )

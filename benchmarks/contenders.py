@@ -105,7 +105,12 @@ def _compiled() -> list[Contender]:
         for name in names
     ]
     by_kernel = lazily(forward_of, compiled.shifted_adds_by_kernel)
-    return [*whole, Contender("forward", "compiled", "shifted adds by kernel", by_kernel)]
+    trained = lazily(training_of, compiled.shifted_adds_by_kernel_and_backward)
+    return [
+        *whole,
+        Contender("forward", "compiled", "shifted adds by kernel", by_kernel),
+        Contender("training", "compiled", "shifted adds by kernel, backward by hand", trained),
+    ]
 
 
 def _opencv() -> list[Contender]:

@@ -14,7 +14,7 @@ from benchmarks.problem import CHANNELS
 
 # Useful multiply-adds and adds a pixel and colour: 133 for the row passes (the 22 kernels' taps on one side
 # and the centre), 244 for the column passes, 22 for the blend; and the 10 sums of neighbours that the row
-# passes share. An add occupies a multiply-add's slot.
+# passes share. An add counts as a multiply-add, though some processors have other units for it.
 USEFUL_WORK = 133 + 244 + 22 + 10
 
 _SOURCE = Path(__file__).parent / "native" / "peak.cpp"

@@ -40,6 +40,8 @@ def main() -> int:
     parser.add_argument("--card", action="store_true", help="only write the tables again from the record there is")
     options = parser.parse_args()
     if not options.card:
+        if options.run is None:
+            parser.error("--run: got none, wanted the folder of the run; --card takes none")
         record = _measured(options.pairs, options.sharp, options.run)
         with replacing(RECORD) as file:
             file.write((json.dumps(record, indent=1) + "\n").encode())

@@ -11,7 +11,7 @@ import gc
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import ParamSpec, TypeVar
@@ -65,10 +65,12 @@ def roofline_turn(key: str, size: tuple[int, int]) -> tuple[list[float], float]:
 def extra_memory(key: str, size: tuple[int, int], tiny: tuple[int, int]) -> int:
     """Bytes that one call takes beyond inputs and outputs, at its peak.
 
-    A call on a tiny image goes first, so that code and libraries are loaded. Code compiled for the exact
-    shape has to be run at full size first; what that leaves behind is handed back to the system.
+    A call on a tiny image goes first, so that code and libraries are loaded, on a thread of its own, with which the
+    memory goes that kernels keep for a thread's next call. Code compiled for the exact shape has to be run at full
+    size first; what that leaves behind is handed back to the system.
     """
-    _prepared(key, size if _contender(key).family == "compiled" else tiny)()
+    with ThreadPoolExecutor(1) as beside:
+        beside.submit(_prepared(key, size if _contender(key).family == "compiled" else tiny)).result()
     run = _prepared(key, size)
     results, peak = peak_above(run)
     return max(0, peak - sum(result.nbytes for result in results))

@@ -8,9 +8,9 @@ import numpy as np
 import skimage.data
 import skimage.transform
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from gkm_ops.defocus import fill_gaps
 from gkm_ops.srgb import to_linear
 
 SOURCE = "photo and disparity: Middlebury 2014 stereo benchmark, Motorcycle, from scikit-image"
@@ -37,7 +37,7 @@ def load_scene(scale: float) -> Scene:
     """
     srgb, _, measured = skimage.data.stereo_motorcycle()
     photo = to_linear(torch.from_numpy(srgb.astype(np.float32) / 255)).numpy()
-    disparity = fill_holes(measured)
+    disparity = fill_gaps(torch.from_numpy(measured)).numpy()
     if scale != 1:
         size = [max(1, round(scale * side)) for side in disparity.shape]
         photo = skimage.transform.resize(photo, size, anti_aliasing=True)
@@ -48,25 +48,3 @@ def load_scene(scale: float) -> Scene:
         disparity=torch.from_numpy(disparity.astype(np.float32)).unsqueeze(0),
         filled=float((~np.isfinite(measured)).mean()),
     )
-
-
-def fill_holes(disparity: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give each pixel without a finite disparity the farther of its nearest measured neighbours in the row.
-
-    Most holes are background that the other camera could not see past a nearer object, so the smaller
-    disparity is the likely one. A row without any measurement is filled from the rows above and below.
-    """
-    known = np.where(np.isfinite(disparity), disparity, np.nan)
-    by_row = _farther_neighbour(known)
-    return _farther_neighbour(by_row.T).T
-
-
-def _farther_neighbour(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """NaN replaced by the smaller of the nearest values before and after it along the last axis."""
-    return np.fmin(_carry_forward(values), _carry_forward(values[:, ::-1])[:, ::-1])
-
-
-def _carry_forward(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """NaN replaced by the last value before it along the last axis."""
-    position = np.where(np.isnan(values), 0, np.arange(values.shape[1]))
-    return np.take_along_axis(values, np.maximum.accumulate(position, axis=1), axis=1)

@@ -125,7 +125,7 @@ def forced() -> str | None:
         ValueError: the environment variable names none that there is.
     """
     last = _settings[-1:]
-    name = (last[0].name if last else None) or os.environ.get(_ENVIRONMENT_VARIABLE)
+    name = last[0].name if last else os.environ.get(_ENVIRONMENT_VARIABLE)
     return _known(name, _ENVIRONMENT_VARIABLE) if name else None
 
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-_GKMNET_KERNELS = 22
+GKMNET_KERNELS = 22
 _GKMNET_SIGMA_STEP = 0.25
 _LARGEST_SIGMA = 1e6  # beyond any image; a kernel of that size is 48 MB
 
@@ -48,7 +48,8 @@ class GaussianBank(nn.Module):
     """M separable kernels, shared by all colours or one set per colour.
 
     Each kernel is the outer product of one 1-D tap vector with itself (paper, section 3.1). The taps
-    are centred in ``taps`` and zero beyond the kernel's own radius; the ops never read past the radius.
+    are centred in ``taps`` and zero beyond the kernel's own radius; the ops never read past the radius. A new bank
+    is on torch's default device.
 
     Args:
         sigmas: M standard deviations in pixels, or C sequences of M of them (a bank per colour).
@@ -62,6 +63,7 @@ class GaussianBank(nn.Module):
         radii: the M (or C * M, colour-major) kernel radii as a tuple of ints.
 
     Raises:
+        TypeError: sigmas or sizes that are not sequences of numbers, or of one such sequence per colour.
         ValueError: for a non-finite or negative sigma, an even size, or nestings that do not match.
 
     Example:
@@ -109,17 +111,20 @@ class GaussianBank(nn.Module):
                 assignment, in which channel ``22 c + j`` uses kernel ``(22 c + j) // 3``.
             trainable: as for the class.
 
+        Raises:
+            ValueError: another release.
+
         Example:
             >>> bank = GaussianBank.gkmnet()
             >>> bank.num_kernels, max(bank.radii)
             (22, 10)
         """
-        sigmas = [_GKMNET_SIGMA_STEP * m for m in range(_GKMNET_KERNELS)]
-        sizes = [1, 3] + [2 * (m // 2) + 1 for m in range(2, _GKMNET_KERNELS)]
+        sigmas = [_GKMNET_SIGMA_STEP * m for m in range(GKMNET_KERNELS)]
+        sizes = [1, 3] + [2 * (m // 2) + 1 for m in range(2, GKMNET_KERNELS)]
         if release == "v2":
             return cls(sigmas, sizes, trainable=trainable)
         if release == "v1":
-            index = [[(_GKMNET_KERNELS * c + j) // 3 for j in range(_GKMNET_KERNELS)] for c in range(3)]
+            index = [[(GKMNET_KERNELS * c + j) // 3 for j in range(GKMNET_KERNELS)] for c in range(3)]
             return cls(
                 [[sigmas[m] for m in row] for row in index],
                 [[sizes[m] for m in row] for row in index],
@@ -129,7 +134,7 @@ class GaussianBank(nn.Module):
 
     @classmethod
     def from_taps(cls, taps: Tensor, radii: Sequence[int] | None = None, *, trainable: bool = False) -> GaussianBank:
-        """A bank of any separable kernels, for instance learned ones.
+        """A bank of any separable kernels, for instance learned ones, on the device of their taps.
 
         Args:
             taps: ``[M, K]`` or ``[C, M, K]`` floating point, K odd, centred.
@@ -162,7 +167,7 @@ class GaussianBank(nn.Module):
         bank = cls.__new__(cls)
         nn.Module.__init__(bank)
         kernels = [row[half - r : half + r + 1] for row, r in zip(rows, chosen, strict=True)]
-        bank._set_kernels(kernels, taps.shape[0] if taps.dim() == 3 else None, trainable, torch.device("cpu"))
+        bank._set_kernels(kernels, taps.shape[0] if taps.dim() == 3 else None, trainable, taps.device)
         return bank
 
     @property

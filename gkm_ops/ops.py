@@ -116,7 +116,7 @@ def check(
         if mix.dim() != 3 or mix.shape[0] != M:
             raise ValueError(f"mix: got shape {tuple(mix.shape)}, wanted [M, O, C] with M = {M}, the bank's kernels")
         _, O, C = mix.shape  # noqa: E741
-    elif target == "mix" and y is not None:
+    elif target == "mix" and y is not None and y.dim() == 4:
         O = y.shape[1]  # noqa: E741
     for name, tensor, wanted in (("x", x, C), ("y", y, O)):
         if tensor is None:

@@ -267,7 +267,7 @@ def _check_kind(image: Image.Image, bits: int, max_megapixels: float) -> None:
     megapixels = image.width * image.height / 1e6
     if megapixels > max_megapixels:
         raise ValueError(
-            f"got {megapixels:.6g} megapixels, wanted at most {max_megapixels:g}; to allow more, set max_megapixels "
+            f"got {megapixels:.6g} megapixels, wanted at most {max_megapixels:.6g}; to allow more, set max_megapixels "
             "(--max-megapixels)"
         )
     # Pillow knows neither sample format nor inversion of what it calls I;16.

@@ -86,7 +86,8 @@ def test_a_block_counts_from_when_it_is_entered(served):
     assert served == ["cpu", "eager", "cpu"]
 
 
-def test_plain_calls_replace_each_other_and_outlast_blocks():
+def test_plain_calls_replace_each_other_and_outlast_blocks(monkeypatch):
+    monkeypatch.setattr(backends, "_settings", [])
     gkm_ops.use_backend("cpu")
     with gkm_ops.use_backend("eager"):
         assert backends.forced() == "eager"
@@ -110,11 +111,12 @@ def test_a_block_left_by_an_error_is_over(served):
 def test_the_environment_forces_and_use_backend_outranks_it(served, monkeypatch):
     monkeypatch.setenv("GKM_OPS_BACKEND", "eager")
     blur()
-    with gkm_ops.use_backend("cpu"):
-        blur()
+    for name in ("cpu", None):
+        with gkm_ops.use_backend(name):
+            blur()
     monkeypatch.setenv("GKM_OPS_BACKEND", "")
     blur()
-    assert served == ["eager", "cpu", "cpu"]
+    assert served == ["eager", "cpu", "cpu", "cpu"]
 
 
 def test_unknown_names_are_refused(monkeypatch):

@@ -21,7 +21,7 @@ import safetensors.torch
 from PIL import Image
 
 from gkm_ops import GKMNet, photos
-from gkm_ops.cli import main
+from gkm_ops.cli import main, network
 from gkm_ops.photos import Photo
 from gkm_ops.weights import load_net, load_weights, save_weights
 
@@ -264,6 +264,18 @@ def test_a_large_photo_is_refused_and_the_option_named(deblur, capsys):
     assert deblur("photo.png", "-o", "out.png", "--max-megapixels", "0.0005") == 1
     assert "--max-megapixels" in capsys.readouterr().err
     assert not os.path.exists("out.png")
+
+
+def test_a_photo_larger_than_memory_is_refused_unless_it_is_asked_for(deblur, monkeypatch, capsys):
+    photos.write("photo.png", photo(height=20, width=26))  # takes some 270 KB
+    monkeypatch.setattr(network, "_free_memory", lambda: 2e5)
+    assert deblur("photo.png", "-o", "out.png") == 1
+    assert "got 0.00052 megapixels, wanted at most 0.000384615; to allow more" in capsys.readouterr().err
+    assert deblur("photo.png", "-o", "out.png", "--max-megapixels", "inf") == 0
+
+
+def test_free_memory_is_what_the_system_tells():
+    assert 1e6 < network._free_memory() < 1e15
 
 
 def test_several_photos_want_a_folder(deblur, capsys):

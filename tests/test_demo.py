@@ -19,7 +19,7 @@ from PIL import Image
 from examples.comparison import EAGER, FUSED
 from examples.picture import check_output
 from examples.render_motorcycle import parse_arguments
-from examples.scene import fill_holes, load_scene
+from examples.scene import load_scene
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,13 +76,6 @@ def test_demo_leaves_what_others_made_alone(tmp_path, content, capsys):
         parse_arguments(["--output", str(path)])
     message = capsys.readouterr().err
     assert ("got the folder" if content == "a folder" else "exists and is not a picture of this demo") in message
-
-
-def test_holes_take_the_farther_neighbour():
-    nan, inf = np.nan, np.inf
-    holes = np.array([[nan, 5, inf, nan, 2, nan], [nan] * 6, [1, 2, 3, 4, 5, 6]], dtype=np.float32)
-    filled = [[5, 5, 2, 2, 2, 2], [1, 2, 2, 2, 2, 2], [1, 2, 3, 4, 5, 6]]
-    np.testing.assert_array_equal(fill_holes(holes), np.array(filled, dtype=np.float32))
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.25])

@@ -164,6 +164,11 @@ CALLS = {
         ValueError, "padding_mode: got 'reflect'", lambda: gkm_ops.gaussian_stack(X, gkm_ops.GaussianBank([3.0]))
     ),
     "rank": (ValueError, "x: got shape", lambda: gkm_ops.gkm_blur(X[0], COEFFS, BANK)),
+    "rank of y beside x": (
+        ValueError,
+        "y: got shape",
+        lambda: torch.ops.gkm_ops.grad_mix(X, Y[0, 0, 0], COEFFS, BANK.taps, BANK.taps, BANK.radii, "zeros"),
+    ),
     "rank of y": (ValueError, "y: got shape", lambda: gkm_ops.gkm_blur_adjoint(Y[0], COEFFS, BANK)),
     "number of maps": (ValueError, "coeffs: got shape", lambda: gkm_ops.gkm_blur(X, COEFFS[:, :2], BANK)),
     "channels": (ValueError, "x: got 2 channels, wanted 3", lambda: gkm_ops.gkm_blur(X[:, :2], COEFFS, BANK, mix=MIX)),

@@ -446,6 +446,12 @@ def test_running_out_of_memory_is_told_with_what_takes_less(folder, tmp_path, ca
     assert "gkm train: error: CUDA out of memory; --recompute, a smaller --batch" in capsys.readouterr().err
 
 
+def test_a_backend_that_cannot_serve_is_told_in_a_line(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GKM_OPS_BACKEND", "cuda")
+    assert main(["train", str(folder / "pairs"), "-o", str(tmp_path), "--device=cpu", f"--crop={CROP}"]) == 1
+    assert capsys.readouterr().err.startswith("gkm train: error: backend 'cuda' was asked for and cannot serve ")
+
+
 def test_help_explains_every_option_and_what_a_run_holds():
     parser = argparse.ArgumentParser()
     add_arguments(parser)

@@ -30,7 +30,7 @@ from gkm_ops import available_backends, use_backend
 _TOLERANCES = {FLOAT32: (4e-6, 4e-6), TF32: (2e-3, 2e-3), BFLOAT16: (6e-3, 8e-2)}
 _NAMES = (
     "grouped", "grouped, channels last", "convolution pairs", "convolution pairs, channels last", "shifted adds",
-    "shifted adds, backward by hand", "shifted adds by kernel", "dense",
+    "shifted adds, backward by hand", "shifted adds by kernel", "dense", "shifted adds by kernel, backward by hand",
 )  # fmt: skip
 # Who comes first, with all cases: what the targets and the README tell, then the rest. In TF32 the others' times were
 # those of float32: a convolution of one channel a group has no use for it.

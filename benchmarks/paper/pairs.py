@@ -14,10 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from examples.scene import fill_holes
 from gkm_ops import photos
 from gkm_ops.data.pairs import find_pairs
 from gkm_ops.data.synthetic import SyntheticDefocus
+from gkm_ops.defocus import fill_gaps
 
 _OURS = "photos from scikit-image, defocused by SyntheticDefocus"
 _COFFEE = "coffee: Rachel Michetti, from scikit-image"
@@ -42,7 +42,7 @@ class Images(NamedTuple):
 def from_scikit_image() -> list[Images]:
     """Three sharp photos, blurred: the motorcycle by its measured disparity, the others by invented layers of depth."""
     motorcycle, _, disparity = skimage.data.stereo_motorcycle()
-    depth = torch.from_numpy(np.ascontiguousarray(fill_holes(disparity), dtype=np.float32))
+    depth = fill_gaps(torch.from_numpy(disparity)).float()
     blur = SyntheticDefocus()
     scenes: list[tuple[str, NDArray[np.uint8], Tensor | None]] = [("motorcycle", motorcycle, depth)]
     scenes += [(name, getattr(skimage.data, name)(), None) for name in ("astronaut", "chelsea")]

@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: Sequence[str] | None) -> int:
-    parser = argparse.ArgumentParser(prog="gkm", description="Deblur photos with a Gaussian kernel mixture network.")
+    description = "Defocus blur by mixtures of Gaussians: remove it from photos, render it, measure it."
+    parser = argparse.ArgumentParser(prog="gkm", description=description)
     parser.add_argument("--version", action="version", version=f"gkm_ops {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     modules = {name: importlib.import_module(f"gkm_ops.cli.{name}") for name in COMMANDS}

@@ -10,11 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from gkm_ops.bank import GKMNET_KERNELS
 from gkm_ops.cli import arguments, messages, network
 from gkm_ops.files import replacing
 from gkm_ops.nn.gkmnet import GKMNet
-
-_KERNELS = 22
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=_kernel,
         metavar="K",
-        help=f"also draw OUT_coefficients.png: the maps of these kernels, 0 to {_KERNELS - 1}",
+        help=f"also draw OUT_coefficients.png: the maps of these kernels, 0 to {GKMNET_KERNELS - 1}",
     )
 
 
@@ -92,7 +91,7 @@ def _deblur(
     wanted += [outputs.coefficients] if options.coefficients else []
     for path in wanted:
         _check_free(path, kept, options.overwrite)
-    photo = photos.read(source, max_megapixels=options.max_megapixels)
+    photo = photos.read(source, max_megapixels=network.most_megapixels(options))
     photos.check(outputs.photo, photo)
     image, coeffs = net.deblur_with_coefficients(photo.image.to(options.device))
     if not image.isfinite().all():
@@ -161,6 +160,6 @@ def _identity(path: Path) -> tuple[int, int]:
 
 
 def _kernel(text: str) -> int:
-    if not (text.isdecimal() and int(text) < _KERNELS):
-        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a kernel's number from 0 to {_KERNELS - 1}")
+    if not (text.isdecimal() and int(text) < GKMNET_KERNELS):
+        raise argparse.ArgumentTypeError(f"got {text!r}, wanted a kernel's number from 0 to {GKMNET_KERNELS - 1}")
     return int(text)

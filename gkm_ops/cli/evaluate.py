@@ -90,7 +90,7 @@ def _run(options: argparse.Namespace) -> int:
         blur=SyntheticDefocus() if options.synthetic else None,
         lpips=_lpips(options.device) if options.lpips else None,
         rounding=options.rounding,
-        max_megapixels=options.max_megapixels,
+        max_megapixels=network.most_megapixels(options),
         on_error=skip,
     )
     if rows:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from gkm_ops.bank import GaussianBank
+from gkm_ops.bank import GKMNET_KERNELS, GaussianBank
 from gkm_ops.cli import arguments, messages
 from gkm_ops.defocus import ClosedForm, Fit, GradientDescent, fit
 from gkm_ops.defocus.fit import MODELS, Method
@@ -24,7 +24,6 @@ _METHODS: dict[str, tuple[Callable[..., Method], tuple[str, ...]]] = {
     "closed_form": (ClosedForm, ("ridge",)),
     "gradient": (GradientDescent, ("steps", "bounded")),
 }
-_KERNELS = 22
 _SHOWN = (0, 14, 15, 19)  # those of the supplement's Figure 4
 
 # Model and window to the fit's PSNR and SSIM.
@@ -68,10 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--coefficients",
         nargs="+",
         type=int,
-        choices=range(_KERNELS),
+        choices=range(GKMNET_KERNELS),
         default=_SHOWN,
         metavar="K",
-        help=f"draw the maps of these kernels, 0 to {_KERNELS - 1}; default: {' '.join(map(str, _SHOWN))}",
+        help=f"draw the maps of these kernels, 0 to {GKMNET_KERNELS - 1}; default: {' '.join(map(str, _SHOWN))}",
     )
     arguments.add_device(parser)
     arguments.add_max_megapixels(parser)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from gkm_ops import backends
 from gkm_ops.cli import arguments, messages
 from gkm_ops.training import Recipe, start_processes, train
 
@@ -154,6 +155,7 @@ def run(options: argparse.Namespace) -> int:
         device = start_processes(options.device)
         with arguments.device_named(options.device):
             net.to(device)
+        backends.choose(device, torch.float32)  # that it cannot serve is told before photos are read
         torch.backends.cudnn.benchmark = True  # all steps are of one shape
         if options.amp:
             torch.set_float32_matmul_precision("high")  # the photos that are blurred need not be more exact
@@ -174,7 +176,7 @@ def run(options: argparse.Namespace) -> int:
         return messages.failed("train", f"{told}; --recompute, a smaller --batch or --crop take less")
     except ImportError as error:
         return messages.lacking("train", error, "train")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         return messages.failed("train", error)
     finally:
         if dist.is_initialized():

@@ -33,9 +33,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
     """``F.conv2d`` or ``F.conv_transpose2d``; a result that `recomputed` keeps.
 
     Float32 on the CPU with many channels at stride 1 goes through Winograd's transforms of tiles, which turn 9
-    multiply-adds of 3x3 kernels into 2.25 and 25 of 5x5 kernels into 4, and whose rounding is a few times that of the
-    sums (2e-6 of the norm). So do the gradients by the weights, within 1e-5 of the norm, as torch's sums are. 7x7
-    kernels of no more than two channels are summed as defined.
+    multiply-adds of 3x3 kernels into 2.25 and 25 of 5x5 kernels into 4, and which round some ten times as coarsely as
+    the sums: to 4e-6 of the norm. So do the gradients by the weights, to 7e-6. 7x7 kernels of no more than two channels
+    are summed as defined.
 
     Args:
         x: ``[B, C, H, W]``.
