@@ -48,21 +48,41 @@ _MODULES = {
     "eager": "gkm_ops.reference",
 }
 _backends: dict[str, Backend] = {}
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """A backend that is to serve, or None for the best, by a plain call of `use_backend` or by a block."""
+
+    name: str | None
+    of_block: bool
+
+
 # The last one counts. Threads change it without a lock, by single operations.
-_settings: list[use_backend] = []
+_settings: list[_Setting] = []
 
 
 def available_backends(device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> dict[str, str]:
     """What each backend says to serving a device and dtype.
 
+    Args:
+        device: as torch names it.
+        dtype: of images.
+
     Returns:
         A dict of every backend's name, best first, to ``"available"`` or the reason why it cannot serve.
+
+    Raises:
+        TypeError: a dtype that is none.
+        RuntimeError: a device that torch does not know.
 
     Example:
         >>> available_backends()["eager"]
         'available'
     """
     device = torch.device(device)
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype: got {dtype!r}, wanted a torch.dtype such as torch.float32")
 
     def answer(name: str) -> str:
         try:
@@ -96,26 +116,29 @@ class use_backend:  # noqa: N801
 
     def __init__(self, name: str | None) -> None:
         self.name = None if name is None else _known(name, "use_backend")
-        self._is_block = False
         # Of plain calls the last one stays, for this may be a block.
-        for replaced in [setting for setting in _settings if not setting._is_block][:-1]:
-            replaced._remove()
-        _settings.append(self)
+        for replaced in [setting for setting in _settings if not setting.of_block][:-1]:
+            _discard(replaced)
+        self._own = [_Setting(self.name, of_block=False)]
+        _settings.append(self._own[0])
 
     def __enter__(self) -> use_backend:
-        self._is_block = True
-        self._remove()
-        _settings.append(self)
+        if self._own and not self._own[0].of_block:
+            _discard(self._own.pop())
+        self._own.append(_Setting(self.name, of_block=True))
+        _settings.append(self._own[-1])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._remove()
+        if self._own:
+            _discard(self._own.pop())
 
-    def _remove(self) -> None:
-        with suppress(ValueError):
-            _settings.remove(self)
+
+def _discard(setting: _Setting) -> None:
+    with suppress(ValueError):  # another call has replaced it
+        _settings.remove(setting)
 
 
 def forced() -> str | None:
@@ -146,7 +169,7 @@ def choose(device: torch.device, dtype: torch.dtype) -> Backend:
 
 
 def _known(name: str, source: str) -> str:
-    if name not in _MODULES:
+    if name not in tuple(_MODULES):
         raise ValueError(f"{source}: got {name!r}, wanted one of {sorted(_MODULES)}")
     return name
 

@@ -160,7 +160,7 @@ class GaussianBank(nn.Module):
         half = taps.shape[-1] // 2
         if radii is not None and not isinstance(radii, Sequence | Tensor):
             raise TypeError(f"radii: got {_described(radii)}, wanted a sequence of {len(rows)} ints")
-        listed = radii.tolist() if isinstance(radii, Tensor) else radii
+        listed = radii.flatten().tolist() if isinstance(radii, Tensor) else radii
         chosen = [half] * len(rows) if listed is None else list(listed)
         if len(chosen) != len(rows) or not all(isinstance(r, numbers.Integral) and 0 <= r <= half for r in chosen):
             raise ValueError(f"radii: got {chosen}, wanted {len(rows)} ints between 0 and {half}")
@@ -196,6 +196,16 @@ class GaussianBank(nn.Module):
         else:
             self._exact_taps = taps
             self.register_buffer("taps", taps.to(device, copy=True), persistent=False)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """As torch's; taps that reach beyond their kernel's radius are those of a bank of other sizes."""
+        taps, errors = state_dict.get(f"{prefix}taps"), args[-1]
+        if isinstance(taps, Tensor) and taps.shape == self.taps.shape and not taps.is_meta:
+            offset = torch.arange(taps.shape[-1], device=taps.device) - taps.shape[-1] // 2
+            radii = torch.tensor(self.radii, device=taps.device).view(*taps.shape[:-1], 1)
+            if taps.masked_fill(offset.abs() <= radii, 0).any():
+                errors.append(f"{prefix}taps: got some beyond the radii of the bank's kernels, {self.radii}")
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn: Any, recurse: bool = True) -> GaussianBank:
         """Follow a move to another device, but not one to a narrower type."""

@@ -61,8 +61,10 @@ def conjugate_gradient(
         tensor([[0.0909, 0.6364]])
     """
     _check(b, x0, steps, tolerance)
-    x = torch.zeros_like(b) if x0 is None else x0.clone()
-    r = b if x0 is None else b - operator(x0)
+    scale = _scale(b)
+    b = b / scale
+    x = torch.zeros_like(b) if x0 is None else x0 / scale
+    r = b if x0 is None else b - operator(x)
     p, remaining = r, _inner(r, r)
     # Beyond this, products of residuals leave their type's range, and gradients with them.
     bound = torch.full_like(remaining, torch.finfo(b.dtype).tiny / torch.finfo(b.dtype).eps)
@@ -78,7 +80,7 @@ def conjugate_gradient(
         before, remaining = remaining, _inner(r, r)
         p = r + _quotient(remaining, before, solved) * p
         taken += 1
-    return Solution(x, taken, remaining.detach().sqrt().flatten())
+    return Solution(x * scale, taken, (remaining.detach().sqrt() * scale).flatten())
 
 
 def implicit_conjugate_gradient(
@@ -151,6 +153,14 @@ class _ImplicitSolve(torch.autograd.Function):
 def _inner(u: Tensor, v: Tensor) -> Tensor:
     """Inner products of members, ``[B, 1, ...]``."""
     return (u * v).sum(tuple(range(1, u.dim())), keepdim=True)
+
+
+@torch.no_grad()
+def _scale(b: Tensor) -> Tensor:
+    """A power of two near the largest number of each member, ``[B, 1, ...]``, so that squares stay in their range."""
+    largest = b.abs().amax(tuple(range(1, b.dim())), keepdim=True)
+    usable = (largest > 0) & largest.isfinite()
+    return torch.ldexp(torch.ones_like(largest), torch.frexp(torch.where(usable, largest, 1)).exponent - 1)
 
 
 def _quotient(numerator: Tensor, denominator: Tensor, solved: Tensor) -> Tensor:

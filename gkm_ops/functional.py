@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 from torch import Tensor
 
@@ -43,7 +45,7 @@ def gkm_blur(
         >>> gkm_blur(x, coeffs, bank).shape
         torch.Size([1, 3, 64, 64])
     """
-    taps, radii = _unpacked(bank, x=x, coeffs=coeffs, mix=mix)
+    taps, radii = _unpacked(bank, padding_mode, x=x, coeffs=coeffs, mix=mix)
     return torch.ops.gkm_ops.blur.default(x, coeffs, taps, taps, mix, radii, padding_mode)
 
 
@@ -70,7 +72,7 @@ def gkm_blur_adjoint(
         >>> gkm_blur_adjoint(y, coeffs, bank).shape
         torch.Size([1, 3, 64, 64])
     """
-    taps, radii = _unpacked(bank, y=y, coeffs=coeffs, mix=mix)
+    taps, radii = _unpacked(bank, padding_mode, y=y, coeffs=coeffs, mix=mix)
     return torch.ops.gkm_ops.blur_adjoint.default(y, coeffs, taps, taps, mix, radii, padding_mode)
 
 
@@ -96,7 +98,7 @@ def gkm_correlate(
         >>> gkm_correlate(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), bank).shape
         torch.Size([1, 22, 64, 64])
     """
-    taps, radii = _unpacked(bank, x=x, y=y, mix=mix)
+    taps, radii = _unpacked(bank, padding_mode, x=x, y=y, mix=mix)
     return torch.ops.gkm_ops.correlate.default(x, y, taps, taps, mix, radii, padding_mode, False)
 
 
@@ -116,7 +118,7 @@ def gaussian_stack(x: Tensor, bank: GaussianBank, *, padding_mode: str = "reflec
         >>> gaussian_stack(torch.rand(1, 3, 64, 64), GaussianBank.gkmnet()).shape
         torch.Size([1, 22, 3, 64, 64])
     """
-    taps, radii = _unpacked(bank, x=x)
+    taps, radii = _unpacked(bank, padding_mode, x=x)
     return torch.ops.gkm_ops.correlate.default(x, torch.ones_like(x), taps, taps, None, radii, padding_mode, True)
 
 
@@ -150,14 +152,18 @@ def gkm_ridge_dual(x: Tensor, y: Tensor, bank: GaussianBank, *, ridge: float, pa
         >>> torch.allclose(fitted, y - 1e-2 * z, atol=1e-3)
         True
     """
-    taps, radii = _unpacked(bank, x=x, y=y)
+    taps, radii = _unpacked(bank, padding_mode, x=x, y=y)
+    if not isinstance(ridge, numbers.Real | torch.SymFloat):
+        raise TypeError(f"ridge: got a {type(ridge).__name__}, wanted a number; it has no gradient")
     return torch.ops.gkm_ops.ridge_dual.default(x, y, taps, taps, radii, ridge, padding_mode)
 
 
-def _unpacked(bank: GaussianBank, **tensors: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
+def _unpacked(bank: GaussianBank, padding_mode: str, **tensors: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
     """The bank's taps and radii, once every argument is known to be of the right kind."""
     if not isinstance(bank, GaussianBank):
         raise TypeError(f"bank: got a {type(bank).__name__}, wanted a GaussianBank")
+    if not isinstance(padding_mode, str):
+        raise TypeError(f"padding_mode: got a {type(padding_mode).__name__}, wanted a string")
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor) and not (name == "mix" and tensor is None):
             raise TypeError(f"{name}: got a {type(tensor).__name__}, wanted a tensor")

@@ -239,7 +239,7 @@ def _register(name: str) -> None:
 
     _EVALUATE[target] = evaluate
 
-    class Derivative(_SingleLevelFunction):
+    class Derivative(SingleLevelFunction):
         """dF/d(target) as a node of the autograd graph; both of its rules are the form's."""
 
         @staticmethod
@@ -311,6 +311,14 @@ def _register(name: str) -> None:
         arguments = dict(zip(names, args, strict=False)) | kwargs
         arguments.pop("out_val", None)
         return _flops(target, sizes_of(arguments), arguments)
+
+
+class SingleLevelFunction(_SingleLevelFunction):
+    """An autograd function without the outer one's way into transforms, which a registered op comes by itself."""
+
+    @staticmethod
+    def _compiled_autograd_key(ctx: Any) -> tuple[int]:
+        return (ctx._autograd_function_id,)
 
 
 def below_autograd(op: Any, args: tuple[Any, ...]) -> Tensor:

@@ -37,7 +37,10 @@ _DESCRIPTIVE = {
     *("ImageDescription", "Make", "Model", "Orientation", "XResolution", "YResolution", "ResolutionUnit", "Software"),
     *("DateTime", "Artist", "XMLPacket", "Copyright", "IPTCNAA", "ExifOffset", "GPSInfo"),
 }
-_WANTED = "wanted grey or RGB, with or without alpha, in unsigned numbers of 8 bits or (PNG, TIFF) 16"
+_WANTED = (
+    "wanted grey or RGB, with or without alpha, in unsigned numbers of 8 bits or (PNG, TIFF) 16, but a TIFF's grey of "
+    "16 without alpha"
+)
 _NUMBERS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}  # by a TIFF's sample format
 _opening = threading.Lock()
 
@@ -128,7 +131,7 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 def read(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Read a photo: PNG, JPEG, TIFF or WebP of 8 or (PNG, TIFF) 16 bits, grey or RGB, with or without alpha.
 
-    A palette is read as the colours it stands for.
+    A palette is read as the colours it stands for. Not read is a TIFF's grey of 16 bits with alpha.
 
     Args:
         path: the file. Its content says which format it is.
@@ -172,7 +175,8 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS
 def write(path: str | os.PathLike[str], photo: Photo | Tensor, *, overwrite: bool = False) -> None:
     """Write a photo, whole or not at all, in the format of the file's suffix.
 
-    TIFFs are not compressed; JPEG (4:4:4) and WebP are written at quality 95.
+    TIFFs are not compressed; JPEG (4:4:4) and WebP are written at quality 95. Grey of 16 bits with alpha becomes
+    colours with alpha, as OpenCV and Pillow know no other.
 
     Args:
         path: ends in .png, .jpg, .jpeg, .tif, .tiff or .webp.
@@ -182,14 +186,20 @@ def write(path: str | os.PathLike[str], photo: Photo | Tensor, *, overwrite: boo
     Raises:
         FileExistsError: the file exists and ``overwrite`` is not set.
         OSError: it cannot be written; what was at ``path`` is as it was.
-        ValueError: another suffix, or one whose format cannot hold the photo.
+        TypeError: neither a Photo nor a floating-point tensor.
+        ValueError: another suffix or shape, or a suffix whose format cannot hold the photo.
 
     Example:
         >>> write("grey.png", torch.full((3, 20, 30), 0.5))
     """
     path = Path(path)
-    if isinstance(photo, Tensor):
+    if isinstance(photo, Tensor) and photo.is_floating_point():
+        if photo.dim() != 3:
+            raise ValueError(f"photo: got shape {tuple(photo.shape)}, wanted [3, H, W]")
         photo = Photo(np.zeros((*photo.shape[1:], 3), np.uint8)).with_image(photo)
+    if not isinstance(photo, Photo):
+        found = f"a {photo.dtype} tensor" if isinstance(photo, Tensor) else f"a {type(photo).__name__}"
+        raise TypeError(f"photo: got {found}, wanted a Photo, or an image of floating point in [0, 1]")
     check(path, photo)
     content = _encoded(photo, FORMATS[path.suffix.lower()])
     if path.exists() and not overwrite:
@@ -345,6 +355,8 @@ def _exif(image: Image.Image) -> bytes:
 
 def _encoded(photo: Photo, kind: str) -> bytes:
     bits, channels = 8 * photo.pixels.itemsize, photo.pixels.shape[2]
+    if bits == 16 and channels == 2:
+        channels, photo = 4, replace(photo, pixels=photo.pixels[..., [0, 0, 0, 1]])
     if kind == "TIFF":
         return _tiff(photo)
     if bits == 16 and channels > 1:
@@ -360,9 +372,9 @@ def _encoded(photo: Photo, kind: str) -> bytes:
 
 
 def _png(photo: Photo) -> bytes:
-    """A PNG of 16-bit colours. OpenCV knows no grey with alpha, so that becomes colours with alpha."""
+    """A PNG of 16-bit colours."""
     cv2 = _imported("cv2", "opencv-python-headless")
-    order = {2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[photo.pixels.shape[2]]
+    order = {3: [2, 1, 0], 4: [2, 1, 0, 3]}[photo.pixels.shape[2]]
     metadata = {}
     if photo.exif:
         metadata[cv2.IMAGE_METADATA_EXIF] = photo.exif.removeprefix(b"Exif\0\0")

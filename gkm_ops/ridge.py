@@ -14,11 +14,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import _SingleLevelFunction
 from torch.utils.flop_counter import register_flop_formula
 
 from gkm_ops import backends
-from gkm_ops.ops import below_autograd, check, check_given, derivative, forward_rule, register_function, register_vmap
+from gkm_ops.ops import (
+    SingleLevelFunction,
+    below_autograd,
+    check,
+    check_given,
+    derivative,
+    forward_rule,
+    register_function,
+    register_vmap,
+)
 
 _NAME = "gkm_ops::ridge_dual"
 _library = torch.library.Library("gkm_ops", "FRAGMENT")
@@ -51,7 +59,7 @@ def _fake(x: Tensor, y: Tensor, *others: Any) -> Tensor:
     return torch.empty_like(y, memory_format=torch.contiguous_format)
 
 
-class _Solution(_SingleLevelFunction):
+class _Solution(SingleLevelFunction):
     """The op as a node of the autograd graph."""
 
     @staticmethod

@@ -9,15 +9,28 @@ from torch import Tensor
 def to_linear(srgb: Tensor) -> Tensor:
     """sRGB values in [0, 1] to linear light in [0, 1].
 
+    Args:
+        srgb: any shape, floating point; below zero it goes on as it begins.
+
+    Returns:
+        In the shape and type of ``srgb``, differentiable.
+
     Example:
         >>> to_linear(torch.tensor([0.0, 0.5, 1.0]))
         tensor([0.0000, 0.2140, 1.0000])
     """
-    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    # The clamp keeps the power's NaN below zero out of gradients.
+    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
 
 
 def to_srgb(linear: Tensor) -> Tensor:
-    """Linear light to sRGB values in [0, 1]; light outside [0, 1] is clamped.
+    """Linear light to sRGB values in [0, 1].
+
+    Args:
+        linear: any shape, floating point, clamped to [0, 1].
+
+    Returns:
+        In the shape and type of ``linear``, differentiable.
 
     Example:
         >>> to_srgb(torch.tensor([0.0, 0.2140, 2.0]))

@@ -101,6 +101,18 @@ def test_plain_calls_replace_each_other_and_outlast_blocks(monkeypatch):
     assert len(backends._settings) <= 2
 
 
+def test_one_object_serves_several_blocks(served):
+    eager, cpu_block = gkm_ops.use_backend("eager"), gkm_ops.use_backend("cpu")
+    with eager, cpu_block, eager:
+        with eager:
+            pass
+        blur()
+    with eager:
+        blur()
+    blur()
+    assert served == ["eager", "eager", "cpu"]
+
+
 def test_a_block_left_by_an_error_is_over(served):
     with pytest.raises(ZeroDivisionError), gkm_ops.use_backend("eager"):
         1 / 0  # noqa: B018
@@ -120,8 +132,11 @@ def test_the_environment_forces_and_use_backend_outranks_it(served, monkeypatch)
 
 
 def test_unknown_names_are_refused(monkeypatch):
-    with pytest.raises(ValueError, match=r"use_backend: got 'gpu', wanted one of .*'cpu', 'cuda', 'eager'"):
-        gkm_ops.use_backend("gpu")
+    for name in ("gpu", []):
+        with pytest.raises(ValueError, match=r"use_backend: got .*, wanted one of .*'cpu', 'cuda', 'eager'"):
+            gkm_ops.use_backend(name)
+    with pytest.raises(TypeError, match=r"dtype: got 'float32', wanted a torch.dtype"):
+        gkm_ops.available_backends("cpu", "float32")
     monkeypatch.setenv("GKM_OPS_BACKEND", "gpu")
     with pytest.raises(ValueError, match="GKM_OPS_BACKEND: got 'gpu', wanted one of"):
         blur()

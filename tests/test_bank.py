@@ -176,6 +176,13 @@ def test_trainable_taps_can_be_made_of_other_parameters(reparametrize):
     assert "trainable=True" in repr(bank)
 
 
+def test_taps_of_other_sizes_are_not_loaded():
+    bank = GaussianBank([1.0, 2.0], sizes=[3, 9], trainable=True)
+    GaussianBank([3.0, 4.0], sizes=[3, 9], trainable=True).load_state_dict(bank.state_dict())
+    with pytest.raises(RuntimeError, match=r"taps: got some beyond the radii of the bank's kernels, \(4, 1\)"):
+        GaussianBank([2.0, 1.0], sizes=[9, 3], trainable=True).load_state_dict(bank.state_dict())
+
+
 def test_trainable_taps_are_a_parameter():
     bank = GaussianBank([0.0, 1.0], trainable=True)
     assert bank.taps.dtype == torch.float32
@@ -221,6 +228,20 @@ def test_layer_is_the_function():
     torch.testing.assert_close(mixed(x, coeffs)[:, :3], gkm_ops.gkm_blur(x, coeffs, bank))  # starts at the identity
     mixed(x, coeffs).sum().backward()
     assert mixed.mix.grad.shape == (2, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "arguments"),
+    [(TypeError, "bank: got a list", ([1.0],)), (ValueError, "padding_mode: got 'same'", (GaussianBank([1.0]), None))],
+)
+def test_a_layer_refuses_what_it_could_not_run_with(error, message, arguments):
+    with pytest.raises(error, match=message):
+        GaussianMixtureBlur(*arguments, padding_mode="same")
+
+
+def test_from_taps_stays_where_the_taps_are():
+    with torch.device("meta"):
+        assert GaussianBank.from_taps(torch.ones(1, 3, device="cpu")).taps.device.type == "cpu"
 
 
 def test_repr_tells_what_is_inside():

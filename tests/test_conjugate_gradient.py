@@ -132,6 +132,15 @@ def test_gradients_are_finite_long_after_the_last_digit_is_found():
         assert (got.grad - want.grad).norm() < 1e-5 * want.grad.norm()
 
 
+@pytest.mark.parametrize("size", [1e-38, 1e-17, 1e20, 3e38])
+def test_numbers_whose_squares_are_out_of_range(size):
+    b = torch.tensor([[size, -size, size / 4], [1.0, 2.0, 3.0]])
+    x, steps, residual = conjugate_gradient(lambda v: 2 * v, b, steps=5, tolerance=1e-3)
+    torch.testing.assert_close(x, b / 2, rtol=1e-6, atol=0)
+    assert steps == 1
+    assert (residual <= 1e-3 * b.abs().amax(1)).all()
+
+
 def test_nan_is_not_taken_for_a_solution(matrix, b):
     b[1, 3] = torch.nan
     got = conjugate_gradient(lambda x: product(x, matrix), b, steps=N, tolerance=1e-3)

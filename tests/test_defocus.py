@@ -7,6 +7,7 @@ import torch
 
 from gkm_ops import GaussianBank, gkm_blur
 from gkm_ops.defocus import circle_of_confusion, coefficients_from_sigma, disk_sigma, kernel_sigmas
+from gkm_ops.srgb import to_linear
 
 BANK = GaussianBank.gkmnet()
 WIDEST = float(kernel_sigmas(BANK).max())
@@ -153,3 +154,14 @@ def test_bad_maps_and_banks_are_named(sigma_map, bank, error, message):
 def test_bad_lenses_are_named(disparity, focus, aperture, error, message):
     with pytest.raises(error, match=message):
         circle_of_confusion(disparity, focus, aperture)
+
+
+def test_one_kernel_has_a_gradient_too():
+    sigma = torch.full((1, 4, 4), 0.5, requires_grad=True)
+    coefficients_from_sigma(sigma, GaussianBank([1.0])).sum().backward()
+    assert torch.equal(sigma.grad, torch.zeros(1, 4, 4))
+
+
+def test_light_below_black_has_a_gradient():
+    srgb = torch.tensor([-0.1, 0.0, 0.5], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(to_linear, srgb)

@@ -46,3 +46,31 @@ def test_an_impulse_shows_the_disk(number):
 def test_bad_diameters_are_refused(diameters):
     with pytest.raises(ValueError, match="diameters"):
         DiskBank(diameters)
+
+
+@pytest.mark.parametrize("diameters", [3.0, ["a"], torch.ones(2)])
+def test_what_is_no_sequence_of_diameters_is_refused(diameters):
+    with pytest.raises(TypeError, match="diameters: got"):
+        DiskBank(diameters)
+
+
+@pytest.mark.parametrize(
+    ("sigma", "error", "message"),
+    [
+        (torch.ones(1, 4, 4).long(), TypeError, "sigma_map: got a torch.int64 tensor"),
+        (torch.ones(4, 4), ValueError, "sigma_map: got shape"),
+        (torch.full((1, 4, 4), math.nan), ValueError, "sigma_map: got NaN"),
+        (torch.full((1, 4, 4), -1.0), ValueError, "sigma_map: got NaN, infinite or negative"),
+    ],
+)
+def test_bad_widths_are_refused(sigma, error, message):
+    with pytest.raises(error, match=message):
+        DiskBank([1.0, 3.0]).coefficients(sigma)
+
+
+def test_its_numbers_keep_their_digits_in_a_narrow_module():
+    disks, wide = DiskBank([3.3, 77.77]).to(torch.bfloat16), DiskBank([3.3, 77.77])
+    for name, value in wide.named_buffers():
+        assert torch.equal(disks.get_buffer(name), value)
+        assert disks.get_buffer(name).dtype == value.dtype
+    assert disks.to("meta").diameters.is_meta

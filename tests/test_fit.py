@@ -418,3 +418,20 @@ def test_bad_settings_are_named():
     diverging = GradientDescent(steps=200, optimizer=lambda maps: torch.optim.SGD(maps, lr=1e6))
     with pytest.raises(ValueError, match="optimizer: it led to values that are not finite"):
         fit(GREY, 0.5 * GREY, method=diverging)
+
+
+@pytest.mark.parametrize("method", [ClosedForm(), GradientDescent(steps=1)], ids=["closed form", "gradient"])
+@pytest.mark.parametrize(
+    ("x", "y", "window", "message"),
+    [
+        (torch.rand(2, 3, 24, 24), torch.rand(2, 3, 24, 24), 8, r"x: got shape .*, wanted \[1, C, H, W\]"),
+        (torch.rand(1, 3, 24, 24), torch.rand(1, 3, 24, 23), 8, "y: got shape"),
+        (torch.rand(1, 3, 24, 24), torch.rand(1, 3, 24, 24).double(), 8, "y: got torch.float64"),
+        (torch.rand(1, 3, 24, 24).half(), torch.rand(1, 3, 24, 24), 8, "x: got a torch.float16"),
+        (torch.rand(1, 3, 24, 24), torch.rand(1, 3, 24, 24), 0, "window: got 0"),
+        (torch.rand(1, 3, 24, 24), torch.rand(1, 3, 24, 24), 2.5, "window: got 2.5"),
+    ],
+)
+def test_methods_refuse_what_they_cannot_take(method, x, y, window, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        method(x, y, GaussianBank([0.0, 1.0]), window)

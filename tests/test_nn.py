@@ -194,6 +194,7 @@ def test_images_that_cannot_be_deblurred_are_refused(net, image, error, message)
     ("shapes", "message"),
     [
         (((1, 3, 50, 64), (1, 3, 25, 32), (1, 3, 12, 16)), "y1: got shape"),
+        (((1, 3, 32, 64), (1, 3, 16, 32), (1, 3, 8, 16)), r"y1: got shape .* multiples of 16, 48 or more"),
         (((1, 3, 64, 64), (1, 3, 32, 16), (1, 3, 16, 16)), "y2: got shape"),
         (((1, 3, 64, 64), (1, 3, 32, 32), (2, 3, 16, 16)), "y3: got shape"),
     ],
@@ -230,6 +231,11 @@ def test_no_state_is_a_state_of_zeros():
         torch.testing.assert_close(got, want)
     zeros = (torch.zeros(2, 6, 2, 3), torch.zeros(2, 6, 2, 3))  # of the coarser scale
     torch.testing.assert_close(attention(x)[0], attention(x, zeros)[0])
+
+
+def test_a_memory_of_another_size_is_refused():
+    with pytest.raises(ValueError, match="size: got 4, wanted an odd number"):
+        ConvLSTMCell(3, 4, 4)
 
 
 def test_the_backbone_keeps_the_size():

@@ -118,12 +118,26 @@ def test_compressed_and_planar_tiffs(tmp_path, compression, planar):
     np.testing.assert_array_equal(photos.read(tmp_path / "photo.tif").pixels, want)
 
 
-def test_grey_with_alpha_of_16_bits(tmp_path):
-    """OpenCV writes it as colours with alpha."""
-    want = pixels(2, 16)
-    photos.write(tmp_path / "photo.png", Photo(want))
-    got = photos.read(tmp_path / "photo.png").pixels
-    np.testing.assert_array_equal(got, want[..., [0, 0, 0, 1]])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_grey_with_alpha_of_16_bits(tmp_path, suffix):
+    """It is written as colours with alpha."""
+    want, path = pixels(2, 16), tmp_path / f"photo{suffix}"
+    photos.write(path, Photo(want))
+    np.testing.assert_array_equal(photos.read(path).pixels, want[..., [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        ("photo", "photo: got a str, wanted a Photo"),
+        (torch.full((3, 4, 5), 128, dtype=torch.uint8), "photo: got a torch.uint8 tensor"),
+        (torch.rand(4, 5), "photo: got shape"),
+    ],
+)
+def test_what_is_no_photo_is_refused(tmp_path, photo, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        photos.write(tmp_path / "photo.png", photo)
+    assert not list(tmp_path.iterdir())
 
 
 def test_image_is_scaled_by_depth_and_grey_is_three_colours():

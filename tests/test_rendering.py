@@ -297,7 +297,7 @@ IMAGE, DISPARITY = torch.rand(3, 8, 9), torch.rand(8, 9)
         ({"disparity": DISPARITY.T}, ValueError, r"disparity: got shape \(9, 8\) on cpu, wanted \(8, 9\)"),
         ({"disparity": DISPARITY.to("meta")}, ValueError, "disparity: got shape .* on meta"),
         ({"disparity": DISPARITY.log() * torch.nan}, ValueError, "disparity: got NaN .* fill_gaps"),
-        ({"focus": math.nan}, ValueError, "focus_disparity: got nan"),
+        ({"focus": math.nan}, ValueError, "focus: got nan"),
         ({"aperture": -1.0}, ValueError, "aperture: got -1.0"),
         ({"aperture": math.inf}, ValueError, "aperture: got inf"),
         ({"shape": "hexagon"}, ValueError, "shape: got 'hexagon', wanted 'disk' or 'gaussian'"),
@@ -321,6 +321,41 @@ def test_what_cannot_serve_is_named(change, error, message):
 def test_widths_that_cannot_serve_are_named(sigma, wanted, message):
     with pytest.raises(ValueError, match=message):
         BlurPyramid()(IMAGE[None], sigma, wanted)
+
+
+@pytest.mark.parametrize(
+    ("image", "sigma", "message"),
+    [
+        (IMAGE, torch.ones(1, 8, 9), r"image: got shape .*, wanted \[B, C, H, W\]"),
+        (IMAGE[None].long(), torch.ones(1, 8, 9), "image: got a torch.int64 tensor"),
+        (IMAGE[None], torch.ones(1, 8, 9).long(), "sigma: got a torch.int64 tensor"),
+    ],
+)
+def test_what_is_no_image_is_named(image, sigma, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        BlurPyramid()(image, sigma)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_of_16_bits_are_blurred_in_32(dtype):
+    image, sigma = torch.rand(1, 3, 40, 40).to(dtype), torch.linspace(0, 30, 40).expand(1, 40, 40).to(dtype)
+    got, want = BlurPyramid()(image, sigma), BlurPyramid()(image.float(), sigma.float())
+    assert got.dtype == dtype
+    torch.testing.assert_close(got, want.to(dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("function", [fill_gaps, sharpen_edges])
+@pytest.mark.parametrize(
+    "disparity", [[1.0], torch.ones(3), torch.ones(1, 3, 3), torch.ones(0, 3), torch.ones(3, 3).int()]
+)
+def test_what_is_no_disparity_is_named(function, disparity):
+    with pytest.raises((TypeError, ValueError), match="disparity: got"):
+        function(disparity)
+
+
+def test_edges_of_gaps_are_refused():
+    with pytest.raises(ValueError, match=r"disparity: got NaN .* fill_gaps"):
+        sharpen_edges(torch.full((3, 4), torch.nan))
 
 
 @pytest.mark.parametrize("aperture", [1e6, 1e37])

@@ -200,6 +200,8 @@ def test_an_empty_image_gives_an_empty_result(backend):
     [
         (ValueError, r"ridge: got 0", {"ridge": 0.0}),
         (ValueError, r"ridge: got inf", {"ridge": float("inf")}),
+        (TypeError, r"ridge: got a Tensor, wanted a number", {"ridge": torch.tensor(1.0)}),
+        (TypeError, r"padding_mode: got a NoneType, wanted a string", {"padding_mode": None}),
         (TypeError, r"x: got torch.bfloat16, wanted float32 or float64", {"dtype": torch.bfloat16}),
         (TypeError, r"y: got layout torch.sparse_coo, wanted a dense", {"y": torch.rand(1, 3, 9, 9).to_sparse()}),
         (TypeError, r"y: got torch.float64, wanted torch.float32", {"y": torch.rand(1, 3, 9, 9).double()}),

@@ -112,6 +112,22 @@ def test_compiled_by_inductor():
     torch.testing.assert_close(compiled(*arguments), function(*arguments))
 
 
+@pytest.mark.usefixtures("_fresh_compiler")
+def test_backward_passes_are_compiled():
+    drawn = images(14, 17)
+
+    def gradients(backward):
+        x, coeffs = (image.detach().clone().requires_grad_() for image in drawn)
+        y = gkm_ops.gkm_blur(x, coeffs, BANK)
+        backward((gkm_ops.gkm_ridge_dual(x, y, BANK, ridge=0.1) * y).sum())
+        return x.grad, coeffs.grad
+
+    want = gradients(lambda loss: loss.backward())
+    with torch._dynamo.config.patch(compiled_autograd=True):
+        got = gradients(torch.compile(lambda loss: loss.backward(), backend="eager"))
+    torch.testing.assert_close(got, want)
+
+
 def test_export_with_dynamic_sizes():
     layer = GaussianMixtureBlur(BANK, (3, 2), padding_mode="replicate").requires_grad_(False)
     height, width = torch.export.Dim("height", min=2), torch.export.Dim("width", min=2)

@@ -10,6 +10,7 @@ which has one solution however many kernels there are.
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 
 import torch
@@ -49,8 +50,8 @@ class ClosedForm:
     ridge: float = 3e-6
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.ridge) and self.ridge > 0):
-            raise ValueError(f"ridge: got {self.ridge}, wanted a finite number > 0")
+        if not (isinstance(self.ridge, numbers.Real) and math.isfinite(self.ridge) and self.ridge > 0):
+            raise ValueError(f"ridge: got {self.ridge!r}, wanted a finite number > 0")
 
     def __call__(self, x: Tensor, y: Tensor, bank: GaussianBank, window: int) -> Tensor:
         """The maps.
@@ -65,8 +66,11 @@ class ClosedForm:
             ``[1, M, H, W]`` in the type of ``x``.
 
         Raises:
-            ValueError: a ridge too small for float64 to solve a window's equations.
+            TypeError: images of other types, or of two.
+            ValueError: shapes or a window that do not fit, or a ridge too small for float64 to solve a window's
+                equations.
         """
+        windows.check(x, y, window)
         if window == 1:
             return gkm_correlate(x, gkm_ridge_dual(x, y, bank, ridge=self.ridge), bank)
         height, width = x.shape[2:]

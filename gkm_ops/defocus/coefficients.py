@@ -35,7 +35,7 @@ def circle_of_confusion(disparity: Tensor, focus_disparity: float, aperture: flo
         >>> circle_of_confusion(torch.tensor([10.0, 30.0, 60.0]), focus_disparity=30.0, aperture=0.5)
         tensor([10.,  0., 15.])
     """
-    _check_floating("disparity", disparity)
+    check_floating("disparity", disparity)
     if not math.isfinite(focus_disparity):
         raise ValueError(f"focus_disparity: got {focus_disparity}, wanted a finite number")
     if not (math.isfinite(aperture) and aperture >= 0):
@@ -120,16 +120,26 @@ def coefficients_from_sigma(sigma_map: Tensor, bank: GaussianBank) -> Tensor:
         >>> coefficients_from_sigma(torch.full((1, 480, 640), 1.7), bank).shape
         torch.Size([1, 22, 480, 640])
     """
-    _check_floating("sigma_map", sigma_map)
-    if sigma_map.dim() != 3:
-        raise ValueError(f"sigma_map: got shape {tuple(sigma_map.shape)}, wanted [B, H, W]")
+    check_floating("sigma_map", sigma_map)
     sigmas = kernel_sigmas(bank)
     if sigmas.device != sigma_map.device:
         raise ValueError(f"bank: got one on {sigmas.device}, wanted {sigma_map.device}, where sigma_map is")
-    if not (sigma_map.isfinite() & (sigma_map >= 0)).all():
-        raise ValueError("sigma_map: got NaN, infinite or negative values, wanted finite standard deviations >= 0")
-
+    check_sigma_map(sigma_map)
     return bracket(sigma_map, sigmas)
+
+
+def check_sigma_map(sigma_map: Tensor, name: str = "sigma_map") -> None:
+    """Refuse what is no map of widths.
+
+    Raises:
+        TypeError: it is not a floating-point tensor.
+        ValueError: it is not ``[B, H, W]``, finite and >= 0.
+    """
+    check_floating(name, sigma_map)
+    if sigma_map.dim() != 3:
+        raise ValueError(f"{name}: got shape {tuple(sigma_map.shape)}, wanted [B, H, W]")
+    if not (sigma_map.isfinite() & (sigma_map >= 0)).all():
+        raise ValueError(f"{name}: got NaN, infinite or negative values, wanted finite standard deviations >= 0")
 
 
 def bracket(sigma_map: Tensor, sigmas: Tensor) -> Tensor:
@@ -146,7 +156,7 @@ def bracket(sigma_map: Tensor, sigmas: Tensor) -> Tensor:
     wanted = sigma_map.to(wide).square()
     variances, kernel = sigmas.square().to(wide).sort(stable=True)
     if len(variances) == 1:
-        return torch.ones_like(sigma_map).unsqueeze(1)
+        return (1 + 0 * sigma_map).unsqueeze(1)  # which has a gradient, of zero
     upper = torch.searchsorted(variances, wanted.detach().contiguous()).clamp(1, len(variances) - 1)
     below, above = variances[upper - 1], variances[upper]
     # Kernels of equal width bracket nothing: the smallest number keeps 0 / 0 from making a NaN of them.
@@ -159,7 +169,8 @@ def bracket(sigma_map: Tensor, sigmas: Tensor) -> Tensor:
     return coeffs.scatter(1, kernel[upper].unsqueeze(1), weight.unsqueeze(1)).to(sigma_map.dtype)
 
 
-def _check_floating(name: str, value: object) -> None:
+def check_floating(name: str, value: object) -> None:
+    """Refuse by a TypeError what is not a floating-point tensor."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         found = f"a {value.dtype} tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
         raise TypeError(f"{name}: got {found}, wanted a floating-point tensor")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import numbers
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from gkm_ops.bank import GaussianBank
-from gkm_ops.defocus.coefficients import bracket
+from gkm_ops.defocus.coefficients import bracket, check_sigma_map
+from gkm_ops.defocus.constants import Constants
 
 # Of a kernel's 2-norm: what the separable parts that are left out may add up to.
 _LEFT_OUT = 2e-3
 _SUBSAMPLES = 16
 
 
-class DiskBank(nn.Module):
+class DiskBank(Constants):
     """Uniform disks, each the sum of a few separable kernels, for `gkm_blur`.
 
     A disk is a symmetric matrix, so its eigenvectors are 1-D kernels that serve both axes, and its
@@ -27,11 +30,12 @@ class DiskBank(nn.Module):
 
     Attributes:
         bank: the 1-D kernels of all disks.
-        diameters: ``[D]``, float64.
+        diameters: ``[D]``, float64, as all its numbers stay.
         disk: ``[M]``, which disk each kernel of the bank is a part of.
         eigenvalues: ``[M]``, float64, its weight there.
 
     Raises:
+        TypeError: not a sequence of numbers.
         ValueError: a diameter outside that range, or none.
 
     Example:
@@ -45,8 +49,10 @@ class DiskBank(nn.Module):
     disk: Tensor
     eigenvalues: Tensor
 
-    def __init__(self, diameters: list[float]) -> None:
+    def __init__(self, diameters: Sequence[float]) -> None:
         super().__init__()
+        if not isinstance(diameters, Sequence) or not all(isinstance(diameter, numbers.Real) for diameter in diameters):
+            raise TypeError(f"diameters: got {diameters!r}, wanted a sequence of numbers")
         if not diameters:
             raise ValueError("diameters: got none, wanted at least one")
         kernels = [disk_kernel(diameter) for diameter in diameters]
@@ -73,7 +79,12 @@ class DiskBank(nn.Module):
 
         Returns:
             ``[B, M, H, W]`` in the type of ``sigma_map``, for `gkm_blur` with this ``bank``.
+
+        Raises:
+            TypeError: ``sigma_map`` is not a floating-point tensor.
+            ValueError: a wrong rank, or NaN, infinite or negative sigmas.
         """
+        check_sigma_map(sigma_map)
         weights = bracket(sigma_map, self.diameters / 4)
         return weights[:, self.disk] * self.eigenvalues.to(sigma_map.dtype).view(-1, 1, 1)
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gkm_ops.bank import GaussianBank
-from gkm_ops.defocus import alignment
+from gkm_ops.defocus import alignment, windows
 from gkm_ops.defocus.closed_form import ClosedForm
 from gkm_ops.defocus.gradient import GradientDescent
 from gkm_ops.defocus.single_kernel import nearest_disk, nearest_gaussian
@@ -95,8 +95,7 @@ def fit(
         raise ValueError(f"method: got {method!r}, wanted one of {tuple(_METHODS)}, or one of those with settings")
     if model != "gkm" and method != "closed_form":
         raise ValueError(f"method: got {method!r} with model {model!r}, wanted it with 'gkm' alone")
-    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
-        raise ValueError(f"window: got {window!r}, wanted a whole number of pixels, at least 1")
+    windows.check_window(window)
     x, y = _checked(sharp, defocused)
     if bank is None:
         bank = GaussianBank.gkmnet().to(x.device)

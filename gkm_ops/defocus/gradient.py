@@ -51,8 +51,8 @@ class GradientDescent:
     on_step: Callable[[int, float], None] | None = None
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps: got {self.steps}, wanted at least 1")
+        if isinstance(self.steps, bool) or not isinstance(self.steps, int) or self.steps < 1:
+            raise ValueError(f"steps: got {self.steps!r}, wanted a whole number, at least 1")
 
     @torch.enable_grad()
     def __call__(self, x: Tensor, y: Tensor, bank: GaussianBank, window: int) -> Tensor:
@@ -68,8 +68,10 @@ class GradientDescent:
             ``[1, M, H, W]`` in the type of ``x``.
 
         Raises:
-            ValueError: an optimiser that leads to values that are not finite.
+            TypeError: images of other types, or of two.
+            ValueError: shapes or a window that do not fit, or an optimiser that leads to values that are not finite.
         """
+        windows.check(x, y, window)
         H, W = x.shape[2:]
         size = (1, bank.num_kernels, -(-H // window), -(-W // window))
         start = torch.full(size, 1 / (bank.num_kernels + 1), dtype=x.dtype, device=x.device)

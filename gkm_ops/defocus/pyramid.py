@@ -6,11 +6,12 @@ from bisect import bisect_left, bisect_right
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from gkm_ops.bank import GaussianBank
-from gkm_ops.defocus.coefficients import bracket
+from gkm_ops.defocus.coefficients import bracket, check_floating, check_sigma_map
+from gkm_ops.defocus.constants import Constants
 from gkm_ops.defocus.disks import DiskBank
 from gkm_ops.functional import gkm_blur
 
@@ -26,7 +27,7 @@ _WIDEST = 4
 _TILE = 256
 
 
-class BlurPyramid(nn.Module):
+class BlurPyramid(Constants):
     """Blurs every pixel by its own width, of whatever size, with round or Gaussian spots.
 
     Widths within the bank's reach are blurred by `gkm_blur`. Wider ones are blurred at half the size, by half the
@@ -72,26 +73,31 @@ class BlurPyramid(nn.Module):
         """Blur an image.
 
         Args:
-            image: ``[B, C, H, W]``, floating point.
-            sigma: ``[B, H, W]``, standard deviations along an axis in pixels, finite and >= 0.
+            image: ``[B, C, H, W]``, floating point; in 16 bits it is blurred in float32.
+            sigma: ``[B, H, W]``, floating point: standard deviations along an axis in pixels, finite and >= 0.
             wanted: ``[B, H, W]``, bool: where the result matters; elsewhere it may stay zero. Default: everywhere.
 
         Returns:
-            ``[B, C, H, W]``.
+            ``[B, C, H, W]`` in the type of ``image``.
 
         Raises:
+            TypeError: an image or sigmas that are not floating-point tensors.
             ValueError: shapes that do not fit, or sigmas out of their range.
         """
+        check_floating("image", image)
+        if image.dim() != 4:
+            raise ValueError(f"image: got shape {tuple(image.shape)}, wanted [B, C, H, W]")
         B, _, H, W = image.shape
+        check_floating("sigma", sigma)
         for name, value in (("sigma", sigma), ("wanted", wanted)):
             if value is not None and value.shape != (B, H, W):
                 raise ValueError(f"{name}: got shape {tuple(value.shape)}, wanted {(B, H, W)}, as image")
-        if not (sigma.isfinite() & (sigma >= 0)).all():
-            raise ValueError("sigma: got NaN, infinite or negative values, wanted finite standard deviations >= 0")
-        variance = sigma.clamp(max=_WIDEST * max(H, W)).square().unsqueeze(1)
-        inside = torch.ones_like(image[:, :1])
-        everywhere = inside if wanted is None else wanted.unsqueeze(1).to(image.dtype)
-        return self._blurred(image, inside, variance, everywhere)
+        check_sigma_map(sigma, "sigma")
+        x = image.to(torch.promote_types(image.dtype, torch.float32))
+        variance = sigma.to(x.dtype).clamp(max=_WIDEST * max(H, W)).square().unsqueeze(1)
+        inside = torch.ones_like(x[:, :1])
+        everywhere = inside if wanted is None else wanted.unsqueeze(1).to(x.dtype)
+        return self._blurred(x, inside, variance, everywhere).to(image.dtype)
 
     def _blurred(self, x: Tensor, inside: Tensor, variance: Tensor, wanted: Tensor) -> Tensor:
         """The mean over what is inside; a pixel that is half inside counts half and comes as half its value."""

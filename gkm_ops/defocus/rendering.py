@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gkm_ops.defocus.coefficients import circle_of_confusion, disk_sigma
+from gkm_ops.defocus.coefficients import check_floating, circle_of_confusion, disk_sigma
 from gkm_ops.defocus.pyramid import BlurPyramid, fill
 
 # How much the diameter of the blur may differ within a layer, in pixels, unless that takes too many layers.
@@ -63,6 +63,8 @@ def render(
         torch.Size([3, 48, 64])
     """
     _check_image(image, disparity)
+    if not math.isfinite(focus):
+        raise ValueError(f"focus: got {focus}, wanted a finite number")
     blur = BlurPyramid(shape).to(image.device)
     sigma = disk_sigma(circle_of_confusion(disparity.to(image.dtype), focus, aperture))
     if not sigma.isfinite().all():
@@ -83,12 +85,14 @@ def fill_gaps(disparity: Tensor) -> Tensor:
         ``[H, W]``, finite.
 
     Raises:
-        ValueError: nothing finite.
+        TypeError: not a floating-point tensor.
+        ValueError: another shape, or nothing finite.
 
     Example:
         >>> fill_gaps(torch.tensor([[5.0, torch.nan, torch.inf, 2.0]]))
         tensor([[5., 2., 2., 2.]])
     """
+    _check_disparity(disparity)
     known = disparity.isfinite()
     if not known.any():
         raise ValueError("disparity: got no finite value, wanted at least one")
@@ -109,10 +113,16 @@ def sharpen_edges(disparity: Tensor) -> Tensor:
     Returns:
         ``[H, W]``.
 
+    Raises:
+        TypeError: not a floating-point tensor.
+        ValueError: another shape, or values that are not finite.
+
     Example:
         >>> sharpen_edges(torch.tensor([[0.0, 0.0, 0.0, 0.3, 0.6, 1.0, 1.0, 1.0]]))
         tensor([[0., 0., 0., 0., 1., 1., 1., 1.]])
     """
+    _check_disparity(disparity)
+    _check_complete(disparity)
     own = disparity[None, None]
     farthest, nearest = _range_around(own, _EDGE)
     closer = torch.where(nearest - own < own - farthest, nearest, farthest)
@@ -187,5 +197,15 @@ def _check_image(image: Tensor, disparity: Tensor) -> None:
             f"disparity: got shape {tuple(disparity.shape)} on {disparity.device}, wanted {tuple(image.shape[1:])} on "
             f"{image.device}, as image"
         )
+    _check_complete(disparity)
+
+
+def _check_disparity(disparity: Tensor) -> None:
+    check_floating("disparity", disparity)
+    if disparity.dim() != 2 or disparity.numel() == 0:
+        raise ValueError(f"disparity: got shape {tuple(disparity.shape)}, wanted [H, W], not empty")
+
+
+def _check_complete(disparity: Tensor) -> None:
     if not disparity.isfinite().all():
         raise ValueError("disparity: got NaN or infinite values, wanted finite ones; fill_gaps makes them so")

@@ -2,8 +2,35 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+
+def check(x: Tensor, y: Tensor, window: int) -> None:
+    """Refuse what a method of `gkm_ops.defocus.fit` cannot take: it fits one image at a time.
+
+    Raises:
+        TypeError: images of other types than float32 or float64, or of two.
+        ValueError: another shape, two of them, or a window that is no whole number of pixels.
+    """
+    for name, image in (("x", x), ("y", y)):
+        if not isinstance(image, Tensor) or image.dtype not in (torch.float32, torch.float64):
+            found = f"a {image.dtype} tensor" if isinstance(image, Tensor) else f"a {type(image).__name__}"
+            raise TypeError(f"{name}: got {found}, wanted a float32 or float64 tensor")
+    if x.dim() != 4 or len(x) != 1:
+        raise ValueError(f"x: got shape {tuple(x.shape)}, wanted [1, C, H, W]")
+    if y.shape != x.shape:
+        raise ValueError(f"y: got shape {tuple(y.shape)}, wanted {tuple(x.shape)}, as x")
+    if y.dtype != x.dtype:
+        raise TypeError(f"y: got {y.dtype}, wanted {x.dtype}, the type of x")
+    check_window(window)
+
+
+def check_window(window: int) -> None:
+    """Refuse, by a ValueError, what is no whole number of pixels."""
+    if isinstance(window, bool) or not isinstance(window, int) or window < 1:
+        raise ValueError(f"window: got {window!r}, wanted a whole number of pixels, at least 1")
 
 
 def mean(pixels: Tensor, window: int) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gkm_ops.nn.convolution import Geometry, convolve
-from gkm_ops.nn.layers import ConvNormReLU, doubled
+from gkm_ops.nn.layers import ConvNormReLU, doubled, may_fuse
 from gkm_ops.nn.plain import is_traced, may_overwrite
 from gkm_ops.nn.recomputation import recomputed
 
@@ -26,6 +26,9 @@ class ConvLSTMCell(nn.Module):
         hidden: of the state.
         size: of the convolution, odd.
 
+    Raises:
+        ValueError: an even size.
+
     Shape:
         ``x [B, channels, H, W]``, state ``(h, c)`` of ``[B, hidden, H, W]`` each, or None for zeros
         -> the next state.
@@ -38,7 +41,9 @@ class ConvLSTMCell(nn.Module):
 
     def __init__(self, channels: int, hidden: int, size: int) -> None:
         super().__init__()
-        self.channels = channels
+        if size % 2 == 0:
+            raise ValueError(f"size: got {size}, wanted an odd number, so that the state keeps its size")
+        self.channels, self.hidden = channels, hidden
         self.conv = nn.Conv2d(channels + hidden, 4 * hidden, size, padding=size // 2)
         self.geometry = Geometry(padding=size // 2)
 
@@ -48,6 +53,11 @@ class ConvLSTMCell(nn.Module):
 
     def gates(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """All four gates before their functions, ``[B, 4 * hidden, H, W]``."""
+        if not may_fuse(self.conv):
+            gates: Tensor = self.conv(
+                torch.cat((x, x.new_zeros(len(x), self.hidden, *x.shape[2:]) if h is None else h), 1)
+            )
+            return gates
         weight, bias = self.conv.weight, self.conv.bias
         if h is None:  # a hidden state of zeros adds nothing to the gates
             return convolve(x, weight[:, : self.channels], bias, self.geometry)

@@ -55,6 +55,21 @@ class GaussianConvolution(nn.Module):
         stack = gaussian_stack(x, self.bank, padding_mode=self.padding_mode)
         return (stack if self.release == "v2" else stack.transpose(1, 2)).flatten(1, 2)
 
+    def weighed(self, x: Tensor, coeffs: Tensor) -> Tensor:
+        """Convolve, and weigh by the maps.
+
+        Args:
+            x: ``[B, 3, H, W]``.
+            coeffs: ``[B, 22, H, W]``.
+
+        Returns:
+            ``[B, 66, H, W]``, in the release's order of channels.
+        """
+        colours = x.shape[1]
+        return self(x) * (
+            coeffs.repeat_interleave(colours, 1) if self.release == "v2" else coeffs.repeat(1, colours, 1, 1)
+        )
+
     def blend(self, x: Tensor, coeffs: Tensor, weight: Tensor) -> Tensor:
         """Convolve, weigh by the maps and mix the 66 products to O channels, without making any of them.
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gkm_ops.nn.attention import State
+from gkm_ops.nn.layers import may_fuse
 from gkm_ops.nn.scales import MultiScaleNet, pyramid
 
 __all__ = ["GKMNet", "SumLayer", "pyramid", "unwrapped"]
@@ -81,6 +82,9 @@ class GKMNet(MultiScaleNet):
         """
         coeffs, state = self.APU(self.features(y), state)
         coeffs_y, coeffs_x = coeffs.chunk(2, 1)
+        if not may_fuse(self.SumLayer.conv):
+            products = torch.cat((self.gcm.weighed(y, coeffs_y), self.gcm.weighed(x, coeffs_x)), 1)
+            return self.SumLayer.conv(products), state, coeffs
         weight_y, weight_x = self.SumLayer.conv.weight.flatten(1).chunk(2, 1)
         blurred = self.gcm.blend(y, coeffs_y, weight_y) + self.gcm.blend(x, coeffs_x, weight_x)
         bias = self.SumLayer.conv.bias

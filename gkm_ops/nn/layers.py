@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.module import _has_any_global_hook
 
 from gkm_ops.nn.convolution import Convolution, Geometry, convolve, convolve_and_rectify
-from gkm_ops.nn.normalization import normalized_and_rectified
+from gkm_ops.nn.normalization import normalized, normalized_and_rectified
 from gkm_ops.nn.plain import may_overwrite
 
 
@@ -31,15 +32,29 @@ class ConvNormReLU(nn.Sequential):
 
     def forward(self, x: Tensor, added: Tensor | None = None) -> Tensor:
         """The result, and `added` to it where there is any."""
-        layer, norm = self[0], self[1]
+        layer, norm, relu = self
+        if not may_fuse(layer, norm, relu):
+            y = relu(normalized(norm, layer(x)))
+            return y if added is None else add_to(y, added)
         assert isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
         assert isinstance(norm, _BatchNorm)
         if not norm.training and may_overwrite():
             return convolve_and_rectify(x, *folded(layer, norm), added)
         if norm.training:
             return normalized_and_rectified(norm, convolve(x, layer.weight, layer.bias, geometry_of(layer)), added)
-        y = self[2](convolve(x, *folded(layer, norm)))
+        y = relu(convolve(x, *folded(layer, norm)))
         return y if added is None else add_to(y, added)
+
+
+def may_fuse(*parts: nn.Module) -> bool:
+    """Whether parts may be computed together, from their parameters: not where one of them was replaced by something
+    else, or has hooks, which run when it is called by itself alone."""
+    return not _has_any_global_hook() and all(
+        type(part) in (nn.Conv2d, nn.ConvTranspose2d, nn.ReLU, nn.BatchNorm2d, nn.SyncBatchNorm)
+        and not (part._forward_pre_hooks or part._forward_hooks or part._backward_pre_hooks or part._backward_hooks)
+        and (not isinstance(part, _BatchNorm) or (part.affine and part.track_running_stats))
+        for part in parts
+    )
 
 
 def folded(layer: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor, Geometry]:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from gkm_ops.bank import GaussianBank
 from gkm_ops.functional import gkm_blur
+from gkm_ops.ops import PADDING_MODES
 
 
 class GaussianMixtureBlur(nn.Module):
@@ -17,6 +18,10 @@ class GaussianMixtureBlur(nn.Module):
         channels: ``(C, O)`` to learn a mix ``[M, O, C]`` (GKMNet's sum layer without its bias), started
             at the identity as far as the shape allows; None for no mix.
         padding_mode: ``"zeros"``, ``"reflect"`` or ``"replicate"``.
+
+    Raises:
+        TypeError: another kind of bank.
+        ValueError: another padding mode.
 
     Shape:
         ``x [B, C, H, W]``, ``coeffs [B, M, H, W]`` -> ``[B, O, H, W]``.
@@ -33,6 +38,10 @@ class GaussianMixtureBlur(nn.Module):
         self, bank: GaussianBank, channels: tuple[int, int] | None = None, *, padding_mode: str = "reflect"
     ) -> None:
         super().__init__()
+        if not isinstance(bank, GaussianBank):
+            raise TypeError(f"bank: got a {type(bank).__name__}, wanted a GaussianBank")
+        if padding_mode not in PADDING_MODES:
+            raise ValueError(f"padding_mode: got {padding_mode!r}, wanted one of {PADDING_MODES}")
         self.bank = bank
         self.padding_mode = padding_mode
         if channels is None:

@@ -14,8 +14,8 @@ from gkm_ops.nn.plain import is_plain, kernels_serve
 from gkm_ops.nn.recomputation import decided, kept, running_again
 
 
-def normalized(norm: _BatchNorm, x: Tensor) -> Tensor:
-    """``norm(x)`` for a norm in training, whose statistics move once in a function that is `recomputed`."""
+def normalized(norm: nn.Module, x: Tensor) -> Tensor:
+    """``norm(x)``, the statistics of which, if it is in training, move once in a function that is `recomputed`."""
     if not running_again():
         result: Tensor = norm(x)
         return result

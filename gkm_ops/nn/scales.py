@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gkm_ops.nn.attention import ScaleRecurrentAttention, State
@@ -57,7 +60,7 @@ class MultiScaleNet(Backbone, ABC):
         """Deblur an image given at three scales.
 
         Args:
-            y1: blurred image ``[B, 3, H, W]``, in [0, 1], H and W multiples of 16.
+            y1: blurred image ``[B, 3, H, W]``, in [0, 1], H and W multiples of 16, and of v2 48 or more.
             y2: the same at half the size (`pyramid` makes it).
             y3: the same at a quarter of the size.
 
@@ -67,7 +70,7 @@ class MultiScaleNet(Backbone, ABC):
         Raises:
             ValueError: shapes that do not fit.
         """
-        _check_scales(y1, y2, y3)
+        _check_scales(y1, y2, y3, self._least if self.gcm.padding_mode == "reflect" else _MULTIPLE)
         return self._iterate(y1, y2, y3)[0]
 
     @torch.no_grad()
@@ -107,23 +110,21 @@ class MultiScaleNet(Backbone, ABC):
         """
         batch = _as_batch(image)
         H, W = batch.shape[2:]
-        # The coarsest scale must be wider than the bank's largest radius for its border to be reflected.
-        least = 4 * (max(self.gcm.bank.radii) + 1)
-        rows, columns = (_next_multiple(max(n, least)) - n for n in (H, W))
+        rows, columns = (_next_multiple(max(n, self._least)) - n for n in (H, W))
         top, left = rows // 2, columns // 2
         padded = F.pad(batch, (left, columns - left, top, rows - top))
         dtype = next(self.parameters()).dtype
-        modes = {module: module.training for module in self.modules()}
-        self.eval()
-        try:
+        with _evaluating(self):
             # Torch interpolates in no narrower type on the CPU.
             levels = pyramid(padded.to(torch.promote_types(dtype, torch.float32)))
             (x1, _, _), coeffs = self._iterate(*(level.to(dtype) for level in levels))
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
         x1, coeffs = (maps[:, :, top : top + H, left : left + W].to(image.dtype) for maps in (x1, coeffs))
         return (x1, coeffs) if image.dim() == 4 else (x1[0], coeffs[0])
+
+    @property
+    def _least(self) -> int:
+        """Pixels a side: the coarsest scale's must be more than the bank's largest radius, to be reflected."""
+        return _next_multiple(4 * (max(self.gcm.bank.radii) + 1))
 
     def _iterate(self, y1: Tensor, y2: Tensor, y3: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
         """The estimates at the three scales, and the coefficient maps of the last step."""
@@ -139,6 +140,30 @@ class MultiScaleNet(Backbone, ABC):
         self.get_parameter("APU.conv.conv.1.bias")[0] = refined
         gates = self.get_parameter("APU.conv_atten.conv.bias").view(4, -1)
         gates[:, 0] = torch.tensor([3.0, -1.0, 3.0, 3.0])
+
+
+# Nets that evaluate: by so many calls, and the modes that their modules go back to.
+_evaluated: dict[nn.Module, tuple[int, dict[nn.Module, bool]]] = {}
+_changing_modes = threading.Lock()
+
+
+@contextmanager
+def _evaluating(net: nn.Module) -> Iterator[None]:
+    """Evaluation mode, from the first call that wants it, on whichever thread, to the end of the last."""
+    with _changing_modes:
+        calls, modes = _evaluated.get(net) or (0, {module: module.training for module in net.modules()})
+        _evaluated[net] = calls + 1, modes
+        net.eval()
+    try:
+        yield
+    finally:
+        with _changing_modes:
+            calls, modes = _evaluated.pop(net)
+            if calls > 1:
+                _evaluated[net] = calls - 1, modes
+            else:
+                for module, mode in modes.items():
+                    module.training = mode
 
 
 def pyramid(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -164,11 +189,12 @@ def _next_multiple(n: int) -> int:
     return -(-n // _MULTIPLE) * _MULTIPLE
 
 
-def _check_scales(y1: Tensor, y2: Tensor, y3: Tensor) -> None:
+def _check_scales(y1: Tensor, y2: Tensor, y3: Tensor, least: int) -> None:
     shape = tuple(y1.shape)
-    if len(shape) != 4 or shape[1] != 3 or shape[2] % _MULTIPLE or shape[3] % _MULTIPLE:
+    if len(shape) != 4 or shape[1] != 3 or any(n % _MULTIPLE or n < least for n in shape[2:]):
         raise ValueError(
-            f"y1: got shape {shape}, wanted [B, 3, H, W] with H and W multiples of {_MULTIPLE}; deblur() pads any image"
+            f"y1: got shape {shape}, wanted [B, 3, H, W] with H and W multiples of {_MULTIPLE}, {least} or more; "
+            "deblur() pads any image"
         )
     for name, y, scale in (("y2", y2, 2), ("y3", y3, 4)):
         wanted = (*shape[:2], shape[2] // scale, shape[3] // scale)

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gkm_ops.nn.convolution import convolve
-from gkm_ops.nn.layers import folded, geometry_of
+from gkm_ops.nn.layers import folded, geometry_of, may_fuse
 from gkm_ops.nn.normalization import normalized
 from gkm_ops.nn.plain import is_plain, kernels_serve, may_overwrite
 from gkm_ops.nn.recomputation import decided
@@ -67,8 +68,11 @@ class Gate(nn.Module):
             transposed: the other two axes lie the other way round than in the releases.
         """
         layer, norm = self.conv["conv"], self.conv["bn"]
+        if not may_fuse(layer, norm):
+            y = layer(maps.mT).mT if transposed else layer(maps)
+            return normalized(norm, y).sigmoid()
         assert isinstance(layer, nn.Conv2d)
-        assert isinstance(norm, nn.BatchNorm2d)
+        assert isinstance(norm, _BatchNorm)
         weight, bias = (layer.weight, None) if norm.training else folded(layer, norm)[:2]
         y = convolve(maps, weight.transpose(2, 3) if transposed else weight, bias, geometry_of(layer))
         return (normalized(norm, y) if norm.training else y).sigmoid()
