@@ -131,8 +131,8 @@ class Worker:
     """A process under one setting, which lives until it is closed.
 
     Example:
-        >>> with Worker(Setting(threads=2)) as worker:
-        ...     seconds = worker.call(turn, "forward/fused/gkm_blur", (512, 512))
+        >>> with Worker(Setting(threads=1)) as worker:
+        ...     seconds = worker.call(turn, "forward/fused/gkm_blur", (64, 64))
     """
 
     setting: Setting

@@ -68,6 +68,13 @@ class Recipe:
         freeze_norm: the share of the run, at its end, in which batch norm goes by its running statistics, as
             it does in use, in place of the batch's.
         amp: bfloat16 autocast of the forward pass.
+
+    Raises:
+        ValueError: a number out of its range, or another schedule or loss.
+
+    Example:
+        >>> Recipe(epochs=100, batch=8, schedule="cosine").steps(samples=350)
+        4375
     """
 
     epochs: int = 3000
@@ -370,6 +377,17 @@ def loss_of(net: nn.Module, blurred: Tensor, sharp: Tensor, kind: str, *, amp: b
         sharp: what it should become, of the same shape.
         kind: ``"mse"``, ``"ssim"`` or ``"psnr"``, in dB.
         amp: run the network under bfloat16 autocast.
+
+    Returns:
+        A float32 scalar with gradients.
+
+    Raises:
+        ImportError: torchmetrics is not installed, which ``"ssim"`` takes.
+
+    Example:
+        >>> from gkm_ops import GKMNet
+        >>> loss_of(GKMNet(), torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), "mse").shape
+        torch.Size([])
     """
     with torch.autocast(blurred.device.type, torch.bfloat16, enabled=amp):
         estimates = net(*pyramid(blurred))

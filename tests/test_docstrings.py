@@ -9,14 +9,16 @@ import pkgutil
 import pytest
 import torch
 
+import benchmarks
 import gkm_ops
 
-# Kernels of Triton are imported where it is; the command line's module runs on import.
-_LEFT_OUT = ("gkm_ops.kernels", "gkm_ops.__main__")
+# Kernels of Triton are imported where it is; the modules of command lines run on import.
+_LEFT_OUT = ("gkm_ops.kernels", "gkm_ops._")
 _MODULES = sorted(
     module.name
-    for module in pkgutil.walk_packages(gkm_ops.__path__, "gkm_ops.")
-    if not module.name.startswith(_LEFT_OUT) and not module.name.startswith("gkm_ops._")
+    for package in (gkm_ops, benchmarks)
+    for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+    if not module.name.startswith(_LEFT_OUT) and not module.name.endswith("__main__")
 )
 
 

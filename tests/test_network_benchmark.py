@@ -16,17 +16,7 @@ pytest.importorskip("tqdm", reason="the benchmarks need the bench extra")
 from test_gkmnet import GOLDEN, RELEASES, by_rule, images
 
 from benchmarks.network import cli, report, suite, tasks
-from benchmarks.network.cases import (
-    BFLOAT16,
-    CONTENDERS,
-    ESTIMATES,
-    OURS,
-    PUBLISHED,
-    Case,
-    Contender,
-    cases,
-    prepare,
-)
+from benchmarks.network.cases import BFLOAT16, CONTENDERS, ESTIMATES, OURS, PUBLISHED, Case, cases, prepare
 from benchmarks.network.published import PublishedGKMNet
 from benchmarks.suite import GateError
 from gkm_ops import GKMNet
@@ -88,11 +78,6 @@ def test_contenders_pass_the_gate(case):
     eager = [PUBLISHED, OURS, *BFLOAT16]
     suite._refuse_wrong({contender.name: tasks.first_call(contender.name, case) for contender in eager})
     tasks.release()
-
-
-def test_channels_last_gives_the_same():
-    wanted, got = prepare(PUBLISHED, INFERENCE)(), prepare(Contender(ours=False, channels_last=True), INFERENCE)()
-    assert tasks.largest_difference(got, wanted) < 1e-5
 
 
 def test_training_step_moves_the_weights_and_gives_every_gradient():

@@ -51,7 +51,6 @@ def contenders(job: str) -> list[Contender]:
         _step("--no-graph", graph=False),
         _step("--recompute", recompute=True),
         _eager(cases.BFLOAT16[0]),
-        _eager(cases.PUBLISHED_CHANNELS_LAST),
         _step("--amp"),
         _step("--amp --recompute", recompute=True),
     ]

@@ -56,25 +56,22 @@ class Contender:
         ours: `gkm_ops.GKMNet` or the published formulation.
         compiled: under torch.compile, for the exact shapes.
         bfloat16: under autocast, which leaves the weights in float32.
-        channels_last: weights and images with the channels innermost in memory.
     """
 
     ours: bool
     compiled: bool = False
     bfloat16: bool = False
-    channels_last: bool = False
 
     @property
     def name(self) -> str:
         compiled, bfloat16 = ", torch.compile" * self.compiled, ", bfloat16 autocast" * self.bfloat16
-        return ("gkm_ops" if self.ours else "published") + compiled + bfloat16 + ", channels last" * self.channels_last
+        return ("gkm_ops" if self.ours else "published") + compiled + bfloat16
 
 
 PUBLISHED, OURS = Contender(ours=False), Contender(ours=True)
 COMPILED = Contender(ours=True, compiled=True)
 PUBLISHED_COMPILED = Contender(ours=False, compiled=True)
 BFLOAT16 = (Contender(ours=False, bfloat16=True), Contender(ours=True, bfloat16=True))
-PUBLISHED_CHANNELS_LAST = Contender(ours=False, bfloat16=True, channels_last=True)
 CONTENDERS = {contender.name: contender for contender in (PUBLISHED, OURS, COMPILED, *BFLOAT16)}
 
 
@@ -85,10 +82,8 @@ def prepare(contender: Contender, case: Case, device: str = "cpu") -> Run:
         A function that gives the `ESTIMATES` three, and in training the gradients after them, in the order of the
         parameters' names. A training step starts from the weights that the last one left.
     """
-    layout = torch.channels_last if contender.channels_last else torch.contiguous_format
-    blurred, sharp = (pyramid(image.to(memory_format=layout)) for image in images(case, device))
-    net = network(contender, case.release).train(case.job == TRAINING)
-    net = net.to(device).to(memory_format=layout)  # type: ignore[call-overload]  # not in its stubs
+    blurred, sharp = map(pyramid, images(case, device))
+    net = network(contender, case.release).train(case.job == TRAINING).to(device)
     autocast = torch.autocast(device, torch.bfloat16, enabled=contender.bfloat16)
     call = torch.compile(net, dynamic=False) if contender.compiled else net
     optimizer = torch.optim.Adam(net.parameters(), LEARNING_RATE, fused=device == "cuda" or None)

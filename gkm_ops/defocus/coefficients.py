@@ -151,6 +151,10 @@ def bracket(sigma_map: Tensor, sigmas: Tensor) -> Tensor:
 
     Returns:
         ``[B, M, H, W]`` in the type of ``sigma_map``, >= 0, of sum one, at most two nonzero at a pixel.
+
+    Example:
+        >>> bracket(torch.full((1, 1, 1), 5.0).sqrt(), torch.tensor([0.0, 1.0, 3.0])).flatten()
+        tensor([0.0000, 0.5000, 0.5000])
     """
     wide = torch.promote_types(sigma_map.dtype, torch.float32)
     wanted = sigma_map.to(wide).square()

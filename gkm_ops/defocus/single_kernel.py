@@ -51,6 +51,12 @@ def nearest_disk(
     Args:
         diameter: of the disks, in standard deviations of the kernels, > 0. Default: 4, with which both spread alike,
             up to the disk's sampling on pixels.
+
+    Example:
+        >>> bank = GaussianBank([0.0, 1.0, 2.0])
+        >>> x = torch.rand(1, 3, 32, 32)
+        >>> nearest_disk(x, x, bank, window=8)[1].shape
+        torch.Size([32, 32])
     """
     return _nearest(_disks(x.double(), bank, diameter), y, window)
 

@@ -33,6 +33,7 @@ class Backbone(nn.Module):
         self.conv_block4_1 = Block(_up(64, FEATURES))
 
     def features(self, x: Tensor) -> Tensor:
+        """As `forward`, for networks that are a backbone and are called in their own way."""
         half = self.conv_block1_1(self.in_block(x))
         quarter = self.conv_block2_1(half)
         x = add_to(self.bottle_neck_1(quarter), quarter)

@@ -101,7 +101,16 @@ class HQSNet(MultiScaleNet):
             return self._solve(y.to(wide), z.to(wide), coeffs.to(wide), self.log_mu.to(wide).exp()).to(y.dtype)
 
     def normal_operator(self, x: Tensor, coeffs: Tensor, mu: Tensor) -> Tensor:
-        """``A^T A x + mu x``, with A by its maps ``coeffs``: symmetric and positive definite."""
+        """``A^T A x + mu x``, with A by its maps: symmetric and positive definite.
+
+        Args:
+            x: ``[B, 3, H, W]``, float32 or float64.
+            coeffs: ``[B, 22, H, W]`` in the type of ``x``.
+            mu: a scalar, > 0.
+
+        Returns:
+            In the shape and type of ``x``.
+        """
         return self._adjoint(self._blur(x, coeffs), coeffs) + mu * x
 
     def _solve(self, y: Tensor, z: Tensor, coeffs: Tensor, mu: Tensor) -> Tensor:
