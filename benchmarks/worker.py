@@ -67,10 +67,13 @@ def extra_memory(key: str, size: tuple[int, int], tiny: tuple[int, int]) -> int:
 
     A call on a tiny image goes first, so that code and libraries are loaded, on a thread of its own, with which the
     memory goes that kernels keep for a thread's next call. Code compiled for the exact shape has to be run at full
-    size first; what that leaves behind is handed back to the system.
+    size first, here, for the compiler's settings are a thread's; what that leaves behind is handed back to the system.
     """
-    with ThreadPoolExecutor(1) as beside:
-        beside.submit(_prepared(key, size if _contender(key).family == "compiled" else tiny)).result()
+    if _contender(key).family == "compiled":
+        _prepared(key, size)()
+    else:
+        with ThreadPoolExecutor(1) as beside:
+            beside.submit(_prepared(key, tiny)).result()
     run = _prepared(key, size)
     results, peak = peak_above(run)
     return max(0, peak - sum(result.nbytes for result in results))

@@ -108,6 +108,13 @@ def test_images_that_cannot_serve_are_refused(defocus, shape):
         defocus(torch.rand(shape), seed=0)
 
 
+def test_other_types_and_gaps_in_depth_are_refused(defocus, sharp):
+    with pytest.raises(TypeError, match=r"sharp: got torch.float64, wanted torch.float32"):
+        defocus(sharp.double(), seed=0)
+    with pytest.raises(ValueError, match="inverse_depth: got NaN"):
+        defocus(sharp, seed=0, inverse_depth=torch.full(sharp.shape[1:], torch.nan))
+
+
 def test_a_depth_of_another_size_is_refused(defocus, sharp):
     with pytest.raises(ValueError, match="inverse_depth"):
         defocus(sharp, seed=0, inverse_depth=torch.rand(64, 64))

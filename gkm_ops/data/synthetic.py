@@ -114,8 +114,11 @@ class SyntheticDefocus:
             The defocused photo, as ``sharp``.
 
         Raises:
-            ValueError: shapes that do not fit.
+            TypeError: another type than float32.
+            ValueError: shapes that do not fit, or an inverse depth that is not finite.
         """
+        if inverse_depth is not None and not inverse_depth.isfinite().all():
+            raise ValueError("inverse_depth: got NaN or infinite values, wanted finite ones")
         return self.blur(sharp.unsqueeze(0), [self.scene(seed, inverse_depth)])[0]
 
     def scene(self, seed: int, inverse_depth: Tensor | None = None) -> Scene:
@@ -150,8 +153,11 @@ class SyntheticDefocus:
             The defocused photos, as ``sharp``.
 
         Raises:
+            TypeError: another type than float32.
             ValueError: shapes that do not fit.
         """
+        if sharp.dtype != torch.float32:
+            raise TypeError(f"sharp: got {sharp.dtype}, wanted torch.float32 in [0, 1]")
         least, shape = max(self.bank.radii) + 1, tuple(sharp.shape[1:])
         if sharp.dim() != 4 or shape[0] != 3 or min(shape[1:]) < least:
             raise ValueError(f"sharp: got photos of shape {shape}, wanted [3, H, W] of at least {least} pixels a side")
@@ -182,7 +188,7 @@ class SyntheticDefocus:
         return laid_over(light, masks, self.widest * widths, blur)
 
     def _blur_by_disks(self, image: Tensor, sigma: Tensor) -> Tensor:
-        return gkm_blur(image, self.disks.coefficients(sigma), self.disks.bank)
+        return gkm_blur(image, self.disks.bracketing(sigma), self.disks.bank)
 
     def _blur_by_gaussians(self, image: Tensor, sigma: Tensor) -> Tensor:
         return gkm_blur(image, bracket(sigma, self.sigmas), self.bank)
