@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.module import _has_any_global_hook
 
 from gkm_ops.nn.convolution import Convolution, Geometry, convolve, convolve_and_rectify
 from gkm_ops.nn.normalization import normalized, normalized_and_rectified
 from gkm_ops.nn.plain import may_overwrite
+from gkm_ops.nn.recomputation import decided
 
 
 class ConvNormReLU(nn.Sequential):
@@ -48,12 +48,15 @@ class ConvNormReLU(nn.Sequential):
 
 def may_fuse(*parts: nn.Module) -> bool:
     """Whether parts may be computed together, from their parameters: not where one of them was replaced by something
-    else, or has hooks, which run when it is called by itself alone."""
-    return not _has_any_global_hook() and all(
+    else, or has hooks, which run when it is called by itself alone. Hooks of all modules only watch, and see fewer."""
+    return decided(lambda: all(map(_is_as_made, parts)))
+
+
+def _is_as_made(part: nn.Module) -> bool:
+    return (
         type(part) in (nn.Conv2d, nn.ConvTranspose2d, nn.ReLU, nn.BatchNorm2d, nn.SyncBatchNorm)
         and not (part._forward_pre_hooks or part._forward_hooks or part._backward_pre_hooks or part._backward_hooks)
         and (not isinstance(part, _BatchNorm) or (part.affine and part.track_running_stats))
-        for part in parts
     )
 
 
