@@ -158,6 +158,8 @@ def _inner(u: Tensor, v: Tensor) -> Tensor:
 @torch.no_grad()
 def _scale(b: Tensor) -> Tensor:
     """A power of two near the largest number of each member, ``[B, 1, ...]``, so that squares stay in their range."""
+    if b.numel() == 0:
+        return b.new_ones(len(b), *[1] * (b.dim() - 1))
     largest = b.abs().amax(tuple(range(1, b.dim())), keepdim=True)
     usable = (largest > 0) & largest.isfinite()
     return torch.ldexp(torch.ones_like(largest), torch.frexp(torch.where(usable, largest, 1)).exponent - 1)

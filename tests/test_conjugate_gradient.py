@@ -141,6 +141,14 @@ def test_numbers_whose_squares_are_out_of_range(size):
     assert (residual <= 1e-3 * b.abs().amax(1)).all()
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0), (2, 3, 0)])
+def test_nothing_is_solved_at_once(shape):
+    solution = conjugate_gradient(lambda v: 2 * v, torch.zeros(shape), steps=5, tolerance=1e-3)
+    assert solution.x.shape == shape
+    assert solution.steps == 0
+    assert solution.residual.shape == shape[:1]
+
+
 def test_nan_is_not_taken_for_a_solution(matrix, b):
     b[1, 3] = torch.nan
     got = conjugate_gradient(lambda x: product(x, matrix), b, steps=N, tolerance=1e-3)
