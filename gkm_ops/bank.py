@@ -10,9 +10,23 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from gkm_ops.errors import described
+
 GKMNET_KERNELS = 22
 _GKMNET_SIGMA_STEP = 0.25
 _LARGEST_SIGMA = 1e6  # beyond any image; a kernel of that size is 48 MB
+
+
+def check_bank(bank: object) -> None:
+    """Refuse, by a TypeError, what is no `GaussianBank`."""
+    if not isinstance(bank, GaussianBank):
+        raise TypeError(f"bank: got a {type(bank).__name__}, wanted a GaussianBank")
+
+
+def within(radii: Sequence[int], shape: torch.Size) -> Tensor:
+    """Which of taps ``[..., K]`` lie within their kernel's radius: bool, of that shape."""
+    offset = torch.arange(shape[-1], device="cpu") - shape[-1] // 2
+    return offset.abs() <= torch.tensor(radii, device="cpu").view(*shape[:-1], 1)
 
 
 def gaussian_taps(sigma: float, size: int) -> Tensor:
@@ -151,7 +165,7 @@ class GaussianBank(nn.Module):
             (1,)
         """
         if not isinstance(taps, Tensor) or not taps.is_floating_point():
-            raise TypeError(f"taps: got {_described(taps)}, wanted a floating-point tensor")
+            raise TypeError(f"taps: got {described(taps)}, wanted a floating-point tensor")
         if taps.dim() not in (2, 3) or taps.shape[-1] % 2 == 0 or taps.numel() == 0:
             raise ValueError(f"taps: got shape {tuple(taps.shape)}, wanted [M, K] or [C, M, K] with K odd")
         if not taps.isfinite().all():
@@ -159,7 +173,7 @@ class GaussianBank(nn.Module):
         rows = taps.detach().to("cpu", torch.float64).flatten(0, -2)
         half = taps.shape[-1] // 2
         if radii is not None and not isinstance(radii, Sequence | Tensor):
-            raise TypeError(f"radii: got {_described(radii)}, wanted a sequence of {len(rows)} ints")
+            raise TypeError(f"radii: got {described(radii)}, wanted a sequence of {len(rows)} ints")
         listed = radii.flatten().tolist() if isinstance(radii, Tensor) else radii
         chosen = [half] * len(rows) if listed is None else list(listed)
         if len(chosen) != len(rows) or not all(isinstance(r, numbers.Integral) and 0 <= r <= half for r in chosen):
@@ -200,11 +214,9 @@ class GaussianBank(nn.Module):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """As torch's; taps that reach beyond their kernel's radius are those of a bank of other sizes."""
         taps, errors = state_dict.get(f"{prefix}taps"), args[-1]
-        if isinstance(taps, Tensor) and taps.shape == self.taps.shape and not taps.is_meta:
-            offset = torch.arange(taps.shape[-1], device=taps.device) - taps.shape[-1] // 2
-            radii = torch.tensor(self.radii, device=taps.device).view(*taps.shape[:-1], 1)
-            if taps.masked_fill(offset.abs() <= radii, 0).any():
-                errors.append(f"{prefix}taps: got some beyond the radii of the bank's kernels, {self.radii}")
+        checkable = isinstance(taps, Tensor) and taps.shape == self.taps.shape and not taps.is_meta
+        if checkable and taps.masked_fill(within(self.radii, taps.shape).to(taps.device), 0).any():
+            errors.append(f"{prefix}taps: got some beyond the radii of the bank's kernels, {self.radii}")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn: Any, recurse: bool = True) -> GaussianBank:
@@ -221,7 +233,7 @@ def _as_rows(name: str, values: Sequence[Any]) -> tuple[list[list[Any]], bool]:
     if isinstance(values, Tensor):
         values = cast("list[Any]", values.tolist())
     if not isinstance(values, Sequence) or isinstance(values, str):
-        raise TypeError(f"{name}: got {_described(values)}, wanted a sequence of numbers or one per colour")
+        raise TypeError(f"{name}: got {described(values)}, wanted a sequence of numbers or one per colour")
     per_colour = len(values) > 0 and all(isinstance(row, Sequence) and not isinstance(row, str) for row in values)
     rows = [list(row) for row in values] if per_colour else [list(values)]
     if not all(isinstance(value, numbers.Real) for row in rows for value in row):
@@ -229,7 +241,3 @@ def _as_rows(name: str, values: Sequence[Any]) -> tuple[list[list[Any]], bool]:
     if not rows[0] or any(len(row) != len(rows[0]) for row in rows):
         raise ValueError(f"{name}: got rows of {[len(row) for row in rows]}, wanted equal rows, not empty")
     return rows, per_colour
-
-
-def _described(value: object) -> str:
-    return f"a {value.dtype} tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gkm_ops.errors import described
+
 
 class Solution(NamedTuple):
     """What `conjugate_gradient` has found.
@@ -172,8 +174,7 @@ def _quotient(numerator: Tensor, denominator: Tensor, solved: Tensor) -> Tensor:
 
 def _check(b: Tensor, x0: Tensor | None, steps: int, tolerance: float | None) -> None:
     if not isinstance(b, Tensor) or b.dtype not in (torch.float32, torch.float64):
-        found = f"a {b.dtype} tensor" if isinstance(b, Tensor) else f"a {type(b).__name__}"
-        raise TypeError(f"b: got {found}, wanted a float32 or float64 tensor")
+        raise TypeError(f"b: got {described(b)}, wanted a float32 or float64 tensor")
     if b.dim() < 2:
         raise ValueError(f"b: got shape {tuple(b.shape)}, wanted [B, ...]; unsqueeze(0) makes a batch of one system")
     if x0 is not None and (x0.shape, x0.dtype) != (b.shape, b.dtype):

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gkm_ops import ops as _ops  # noqa: F401  registers torch.ops.gkm_ops
 from gkm_ops import ridge as _ridge  # noqa: F401  likewise
-from gkm_ops.bank import GaussianBank
+from gkm_ops.bank import GaussianBank, check_bank
 
 
 def gkm_blur(
@@ -160,8 +160,7 @@ def gkm_ridge_dual(x: Tensor, y: Tensor, bank: GaussianBank, *, ridge: float, pa
 
 def _unpacked(bank: GaussianBank, padding_mode: str, **tensors: Tensor | None) -> tuple[Tensor, tuple[int, ...]]:
     """The bank's taps and radii, once every argument is known to be of the right kind."""
-    if not isinstance(bank, GaussianBank):
-        raise TypeError(f"bank: got a {type(bank).__name__}, wanted a GaussianBank")
+    check_bank(bank)
     if not isinstance(padding_mode, str):
         raise TypeError(f"padding_mode: got a {type(padding_mode).__name__}, wanted a string")
     for name, tensor in tensors.items():

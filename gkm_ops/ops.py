@@ -143,8 +143,7 @@ def check(
     if per_channel and (mix is not None or target == "mix"):
         raise ValueError("coeffs: got maps of each colour's own beside a mix, wanted [B, M, H, W]")
 
-    if padding_mode not in PADDING_MODES:
-        raise ValueError(f"padding_mode: got {padding_mode!r}, wanted one of {PADDING_MODES}")
+    check_padding_mode(padding_mode)
     kernels = M if taps.dim() == 2 else C * M
     reach = max(radii, default=0)
     if len(radii) != kernels or min(radii, default=0) < 0 or reach > K // 2:
@@ -155,6 +154,12 @@ def check(
             "bank's largest radius; 'replicate' and 'zeros' take any size"
         )
     return Sizes(B, C, O, M, K, H, W)
+
+
+def check_padding_mode(padding_mode: str) -> None:
+    """Refuse, by a ValueError, a border that the ops do not know."""
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(f"padding_mode: got {padding_mode!r}, wanted one of {PADDING_MODES}")
 
 
 def check_given(arguments: dict[str, Any]) -> None:

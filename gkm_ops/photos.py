@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gkm_ops.errors import described
 from gkm_ops.files import replacing
 
 try:
@@ -198,8 +199,7 @@ def write(path: str | os.PathLike[str], photo: Photo | Tensor, *, overwrite: boo
             raise ValueError(f"photo: got shape {tuple(photo.shape)}, wanted [3, H, W]")
         photo = Photo(np.zeros((*photo.shape[1:], 3), np.uint8)).with_image(photo)
     if not isinstance(photo, Photo):
-        found = f"a {photo.dtype} tensor" if isinstance(photo, Tensor) else f"a {type(photo).__name__}"
-        raise TypeError(f"photo: got {found}, wanted a Photo, or an image of floating point in [0, 1]")
+        raise TypeError(f"photo: got {described(photo)}, wanted a Photo, or an image of floating point in [0, 1]")
     check(path, photo)
     content = _encoded(photo, FORMATS[path.suffix.lower()])
     if path.exists() and not overwrite:

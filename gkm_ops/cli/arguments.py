@@ -18,13 +18,16 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=device, help="as torch names it; default here: %(default)s")
 
 
-def add_max_megapixels(parser: argparse.ArgumentParser) -> None:
+def add_max_megapixels(
+    parser: argparse.ArgumentParser, default: float | None = 100.0, told: str = "%(default)s"
+) -> None:
+    """An option for the largest photo that is read, with its default and what the help says of that."""
     parser.add_argument(
         "--max-megapixels",
         type=limit,
-        default=100.0,
+        default=default,
         metavar="N",
-        help="refuse larger photos; default: %(default)s; inf for no limit",
+        help=f"refuse larger photos; default: {told}; inf for no limit",
     )
 
 

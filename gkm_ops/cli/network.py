@@ -28,13 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="float32",
         help="default: %(default)s; bfloat16 changes results by about 0.005 of their norm, float16 by 0.0007",
     )
-    parser.add_argument(
-        "--max-megapixels",
-        type=arguments.limit,
-        metavar="N",
-        help="refuse larger photos; default: 100, on the CPU fewer where less memory than those take is free; inf for "
-        "no limit",
-    )
+    arguments.add_max_megapixels(parser, None, "100, on the CPU fewer where less memory than those take is free")
 
 
 def chosen(options: argparse.Namespace) -> GKMNet:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from gkm_ops.bank import GaussianBank
+from gkm_ops.bank import GaussianBank, check_bank
+from gkm_ops.errors import described
 
 
 def circle_of_confusion(disparity: Tensor, focus_disparity: float, aperture: float) -> Tensor:
@@ -79,8 +80,7 @@ def kernel_sigmas(bank: GaussianBank) -> Tensor:
         >>> kernel_sigmas(GaussianBank([0.0, 1.0], sizes=[1, 5]))
         tensor([0.0000, 0.9614], dtype=torch.float64)
     """
-    if not isinstance(bank, GaussianBank):
-        raise TypeError(f"bank: got a {type(bank).__name__}, wanted a GaussianBank")
+    check_bank(bank)
     if bank.num_channels is not None:
         raise ValueError(f"bank: got one per colour ({bank.num_channels} colours), wanted one shared by all colours")
     taps = bank.taps.detach().double()
@@ -176,5 +176,4 @@ def bracket(sigma_map: Tensor, sigmas: Tensor) -> Tensor:
 def check_floating(name: str, value: object) -> None:
     """Refuse by a TypeError what is not a floating-point tensor."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        found = f"a {value.dtype} tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-        raise TypeError(f"{name}: got {found}, wanted a floating-point tensor")
+        raise TypeError(f"{name}: got {described(value)}, wanted a floating-point tensor")

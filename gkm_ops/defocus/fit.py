@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gkm_ops.bank import GaussianBank
+from gkm_ops.bank import GaussianBank, check_bank
 from gkm_ops.defocus import alignment, windows
 from gkm_ops.defocus.closed_form import ClosedForm
 from gkm_ops.defocus.gradient import GradientDescent
 from gkm_ops.defocus.single_kernel import nearest_disk, nearest_gaussian
+from gkm_ops.errors import described
 from gkm_ops.functional import gkm_blur
 
 MODELS = ("disk", "gaussian", "gkm")
@@ -122,8 +123,9 @@ def _checked(sharp: Tensor, defocused: Tensor) -> tuple[Tensor, Tensor]:
     """Both photos as batches of one, in a type to compute in."""
     for name, image in (("sharp", sharp), ("defocused", defocused)):
         if not isinstance(image, Tensor) or not image.is_floating_point():
-            found = f"a {image.dtype} tensor" if isinstance(image, Tensor) else f"a {type(image).__name__}"
-            raise TypeError(f"{name}: got {found}, wanted floating point in [0, 1]; divide by what stands for white")
+            raise TypeError(
+                f"{name}: got {described(image)}, wanted floating point in [0, 1]; divide by what stands for white"
+            )
         if image.dim() != 3 or image.shape[0] != 3:
             raise ValueError(
                 f"{name}: got shape {tuple(image.shape)}, wanted [3, H, W]; one channel serves as expand(3, -1, -1)"
@@ -148,8 +150,7 @@ def _checked(sharp: Tensor, defocused: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_reach(sharp: Tensor, bank: GaussianBank) -> None:
-    if not isinstance(bank, GaussianBank):
-        raise TypeError(f"bank: got a {type(bank).__name__}, wanted a GaussianBank")
+    check_bank(bank)
     least = max(_LEAST, max(bank.radii) + 1)
     if min(sharp.shape[1:]) < least:
         raise ValueError(f"sharp: got {_size(sharp)} pixels, wanted at least {least} a side for SSIM and the bank")

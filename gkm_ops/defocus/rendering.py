@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from gkm_ops.defocus.coefficients import check_floating, circle_of_confusion, disk_sigma
 from gkm_ops.defocus.pyramid import BlurPyramid, fill
+from gkm_ops.errors import described
 
 # How much the diameter of the blur may differ within a layer, in pixels, unless that takes too many layers.
 _THICKNESS = 3.0
@@ -188,8 +189,7 @@ def _check_image(image: Tensor, disparity: Tensor) -> None:
         ("disparity", disparity, (torch.float16, torch.bfloat16, torch.float32, torch.float64)),
     ):
         if not isinstance(value, Tensor) or value.dtype not in wanted:
-            found = f"a {value.dtype} tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
-            raise TypeError(f"{name}: got {found}, wanted one of {', '.join(map(str, wanted))}")
+            raise TypeError(f"{name}: got {described(value)}, wanted one of {', '.join(map(str, wanted))}")
     if image.dim() != 3 or image.numel() == 0:
         raise ValueError(f"image: got shape {tuple(image.shape)}, wanted [C, H, W], not empty")
     if disparity.shape != image.shape[1:] or disparity.device != image.device:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gkm_ops.errors import described
+
 
 def check(x: Tensor, y: Tensor, window: int) -> None:
     """Refuse what a method of `gkm_ops.defocus.fit` cannot take: it fits one image at a time.
@@ -16,8 +18,7 @@ def check(x: Tensor, y: Tensor, window: int) -> None:
     """
     for name, image in (("x", x), ("y", y)):
         if not isinstance(image, Tensor) or image.dtype not in (torch.float32, torch.float64):
-            found = f"a {image.dtype} tensor" if isinstance(image, Tensor) else f"a {type(image).__name__}"
-            raise TypeError(f"{name}: got {found}, wanted a float32 or float64 tensor")
+            raise TypeError(f"{name}: got {described(image)}, wanted a float32 or float64 tensor")
     if x.dim() != 4 or len(x) != 1:
         raise ValueError(f"x: got shape {tuple(x.shape)}, wanted [1, C, H, W]")
     if y.shape != x.shape:

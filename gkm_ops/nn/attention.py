@@ -54,9 +54,8 @@ class ConvLSTMCell(nn.Module):
     def gates(self, x: Tensor, h: Tensor | None = None) -> Tensor:
         """All four gates before their functions, ``[B, 4 * hidden, H, W]``."""
         if not may_fuse(self.conv):
-            gates: Tensor = self.conv(
-                torch.cat((x, x.new_zeros(len(x), self.hidden, *x.shape[2:]) if h is None else h), 1)
-            )
+            h = x.new_zeros(len(x), self.hidden, *x.shape[2:]) if h is None else h
+            gates: Tensor = self.conv(torch.cat((x, h), 1))
             return gates
         weight, bias = self.conv.weight, self.conv.bias
         if h is None:  # a hidden state of zeros adds nothing to the gates

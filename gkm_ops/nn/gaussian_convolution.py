@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gkm_ops.bank import GaussianBank
+from gkm_ops.bank import GaussianBank, within
 from gkm_ops.functional import gaussian_stack, gkm_blur
 
 # The border each release computes with.
@@ -95,8 +95,6 @@ def _trainable(bank: GaussianBank, random: bool) -> GaussianBank:
     taps = bank.taps if bank.num_channels else bank.taps.expand(colours, -1, -1)
     radii = bank.radii if bank.num_channels else bank.radii * colours
     if random:
-        offset = torch.arange(taps.shape[-1]) - taps.shape[-1] // 2
-        inside = offset.abs() <= torch.tensor(radii).view(colours, -1, 1)
-        drawn = torch.rand(taps.shape, dtype=taps.dtype) * inside
+        drawn = torch.rand(taps.shape, dtype=taps.dtype) * within(radii, taps.shape)
         taps = drawn / drawn.sum(-1, keepdim=True)
     return GaussianBank.from_taps(taps, radii, trainable=True)

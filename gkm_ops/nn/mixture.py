@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gkm_ops.bank import GaussianBank
+from gkm_ops.bank import GaussianBank, check_bank
 from gkm_ops.functional import gkm_blur
-from gkm_ops.ops import PADDING_MODES
+from gkm_ops.ops import check_padding_mode
 
 
 class GaussianMixtureBlur(nn.Module):
@@ -38,10 +38,8 @@ class GaussianMixtureBlur(nn.Module):
         self, bank: GaussianBank, channels: tuple[int, int] | None = None, *, padding_mode: str = "reflect"
     ) -> None:
         super().__init__()
-        if not isinstance(bank, GaussianBank):
-            raise TypeError(f"bank: got a {type(bank).__name__}, wanted a GaussianBank")
-        if padding_mode not in PADDING_MODES:
-            raise ValueError(f"padding_mode: got {padding_mode!r}, wanted one of {PADDING_MODES}")
+        check_bank(bank)
+        check_padding_mode(padding_mode)
         self.bank = bank
         self.padding_mode = padding_mode
         if channels is None:

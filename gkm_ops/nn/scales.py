@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gkm_ops.errors import described
 from gkm_ops.nn.attention import ScaleRecurrentAttention, State
 from gkm_ops.nn.backbone import FEATURES, Backbone
 from gkm_ops.nn.gaussian_convolution import GaussianConvolution
@@ -206,8 +207,7 @@ def _check_scales(y1: Tensor, y2: Tensor, y3: Tensor, least: int) -> None:
 
 def _as_batch(image: Tensor) -> Tensor:
     if not isinstance(image, Tensor) or not image.is_floating_point():
-        found = f"a {image.dtype} tensor" if isinstance(image, Tensor) else f"a {type(image).__name__}"
-        raise TypeError(f"image: got {found}, wanted a floating-point tensor in [0, 1]")
+        raise TypeError(f"image: got {described(image)}, wanted a floating-point tensor in [0, 1]")
     if image.dim() not in (3, 4) or image.shape[-3] != 3 or 0 in image.shape[-2:]:
         raise ValueError(f"image: got shape {tuple(image.shape)}, wanted [3, H, W] or [B, 3, H, W]")
     if not image.isfinite().all():
