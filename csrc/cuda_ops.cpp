@@ -43,6 +43,20 @@ gkm::cuda::Table table_of(std::optional<Tensor>& tensor) {
   return {tensor->data_ptr(), gkm::storage_of(*tensor)};
 }
 
+// Lays the pixels of every row side by side, as all kernels but those for any bank want them, which take longer than the
+// copy and those others together.
+void lay_out_rows(std::optional<Tensor>& tensor, gkm::Planes& planes, bool maps) {
+  if (!tensor.has_value() || planes.column == 1 || tensor->size(tensor->dim() - 1) <= 1) return;
+  tensor = torch::stable::contiguous(*tensor);
+  planes = gkm::planes_of(*tensor, maps);
+}
+
+// Whether a call is always one for these kernels.
+bool is_for_any_bank(const Form& form) {
+  return form.kernels == gkm::cuda::Kernels::generic || form.storage == gkm::Storage::f64 ||
+         form.target > gkm::Target::grad_mix;
+}
+
 void* current_stream(int32_t device) {
   if (aoti_torch_get_current_cuda_stream == nullptr) throw std::runtime_error("this torch was built without CUDA");
   void* stream = nullptr;
@@ -67,6 +81,11 @@ void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional
   std::copy_n(static_cast<const int64_t*>(radii.data_ptr()), kernels, form.radii);
   form.single = single;
   form.kernels = wanted_kernels();
+  if (!is_for_any_bank(form)) {
+    lay_out_rows(x, form.x, false);
+    lay_out_rows(y, form.y, false);
+    lay_out_rows(coeffs, form.coeffs, true);
+  }
 
   std::optional<Tensor> workspace;
   if (const size_t bytes = gkm::cuda::workspace_bytes(form); bytes > 0) {

@@ -69,7 +69,7 @@ class _Classes(NamedTuple):
     classes: tuple[tuple[int, int, int], ...]
 
 
-@functools.lru_cache(maxsize=256)
+@functools.cache  # for good: a CUDA graph that was captured goes on to read its tables
 def _classes(radii: tuple[int, ...], kernels: int, device: torch.device) -> _Classes:
     # A colour's own radii: the largest decides on the class.
     blocks = [_blocks(max(radii[m::kernels])) for m in range(kernels)]

@@ -78,6 +78,12 @@ def serving(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     yield from serve_with(request.param, monkeypatch)
 
 
+@pytest.fixture(params=[chosen for chosen in SERVING if chosen.device == "cpu"], ids=str)
+def on_processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
+    """Those that serve the processor."""
+    yield from serve_with(request.param, monkeypatch)
+
+
 @pytest.fixture(params=BACKENDS, ids=str)
 def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Serving]:
     """Every backend once: for what the registration makes of them."""
@@ -129,7 +135,11 @@ def long_ones_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--every", type=int, default=1, metavar="N", help="of the cases of every test that has many, every N-th alone"
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of the cases of every test that has many, every N-th alone; a prime meets all values of their parameters",
     )
 
 

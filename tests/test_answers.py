@@ -30,14 +30,16 @@ def test_impulse_gives_the_kernel_itself(serving):
 @pytest.mark.parametrize("padding_mode", ["reflect", "replicate"])
 def test_constant_image_stays_constant(serving, padding_mode):
     bank = gkm_ops.GaussianBank.gkmnet()
-    stack = gkm_ops.gaussian_stack(torch.full((1, 2, 30, 41), 0.75), bank, padding_mode=padding_mode)
+    image = torch.full((1, 2, 30, 41), 0.75, device=serving.device)
+    stack = gkm_ops.gaussian_stack(image, bank.to(serving.device), padding_mode=padding_mode)
     torch.testing.assert_close(stack, torch.full_like(stack, 0.75), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16], ids=str)
 def test_delta_bank_is_the_blend_of_the_image(serving, dtype):
-    bank = gkm_ops.GaussianBank([0.0, 0.0], sizes=[1, 7])
-    x, coeffs = torch.randint(-8, 8, (2, 3, 12, 35)).to(dtype), torch.randint(-4, 4, (2, 2, 12, 35)).to(dtype)
+    bank = gkm_ops.GaussianBank([0.0, 0.0], sizes=[1, 7]).to(serving.device)
+    x = torch.randint(-8, 8, (2, 3, 12, 35)).to(serving.device, dtype)
+    coeffs = torch.randint(-4, 4, (2, 2, 12, 35)).to(serving.device, dtype)
     want = x * coeffs.sum(1, keepdim=True)
     assert torch.equal(gkm_ops.gkm_blur(x, coeffs, bank), want)
     assert torch.equal(gkm_ops.gkm_blur_adjoint(x, coeffs, bank), want)
@@ -46,13 +48,13 @@ def test_delta_bank_is_the_blend_of_the_image(serving, dtype):
 def test_gaussian_of_a_gaussian(serving):
     """Far from the border, blurring by sigma takes a Gaussian of variance v to one of v + sigma^2."""
     n, variance, sigmas = 121, 9.0, [1.0, 2.0, 4.0]
-    offset = torch.arange(n, dtype=torch.float64) - n // 2
+    offset = torch.arange(n, dtype=torch.float64, device=serving.device) - n // 2
 
     def gaussian(v):
         line = torch.exp(-(offset**2) / (2 * v)) / math.sqrt(2 * math.pi * v)
         return torch.outer(line, line)
 
-    bank = gkm_ops.GaussianBank(sigmas, sizes=[2 * math.ceil(8 * sigma) + 1 for sigma in sigmas])
+    bank = gkm_ops.GaussianBank(sigmas, sizes=[2 * math.ceil(8 * sigma) + 1 for sigma in sigmas]).to(serving.device)
     stack = gkm_ops.gaussian_stack(gaussian(variance)[None, None], bank)
     for m, sigma in enumerate(sigmas):
         torch.testing.assert_close(stack[0, m, 0], gaussian(variance + sigma**2), rtol=0, atol=1e-8)

@@ -22,9 +22,9 @@ def as_function(op, arguments, names):
 @pytest.mark.parametrize("op", OPS)
 def test_vmap_over_each_argument_and_over_all(backend, op, outputs):
     problem = Problem(2, 2, 8, 9, outputs=outputs)
-    arguments = problem.arguments()
+    arguments = problem.arguments(device=backend.device)
     names = tensor_names(op, arguments)
-    others = [problem.arguments() for _ in range(3)]
+    others = [problem.arguments(device=backend.device) for _ in range(3)]
     for batched in ([name] for name in names):
         check_vmap(op, arguments, others, names, batched, dim=1)
     check_vmap(op, arguments, others, names, names, dim=0)
@@ -52,8 +52,8 @@ def test_vmap_of_vmap():
 
 
 @pytest.fixture
-def problem():
-    arguments = Problem(1, 2, 6, 7, outputs=2).arguments()
+def problem(backend):
+    arguments = Problem(1, 2, 6, 7, outputs=2).arguments(device=backend.device)
     return arguments, ["x", "coeffs", "mix"]
 
 
@@ -69,7 +69,7 @@ def test_grad(backend, problem):
 @pytest.mark.parametrize("op", OPS)
 def test_forward_over_forward(backend, op):
     """With every tensor moved at once along a curve, so that all second derivatives count."""
-    arguments = Problem(1, 2, 6, 7, bank="tiny_skew", outputs=2).arguments()
+    arguments = Problem(1, 2, 6, 7, bank="tiny_skew", outputs=2).arguments(device=backend.device)
     names = tensor_names(op, arguments)
     slopes = {name: torch.randn_like(arguments[name]) for name in names}
 
@@ -77,13 +77,13 @@ def test_forward_over_forward(backend, op):
         moved = {name: arguments[name] + (t + t * t) * slopes[name] for name in names}
         return call(op, arguments | moved).square().sum()
 
-    t = torch.zeros((), dtype=torch.float64)
+    t = torch.zeros((), dtype=torch.float64, device=backend.device)
     torch.testing.assert_close(jacfwd(jacfwd(along))(t), jacrev(jacrev(along))(t))
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_vmap_over_nothing(backend, op):
-    arguments = Problem(2, 2, 8, 9, outputs=3).arguments()
+    arguments = Problem(2, 2, 8, 9, outputs=3).arguments(device=backend.device)
     for name in tensor_names(op, arguments):
         got = vmap(as_function(op, arguments, [name]))(arguments[name].expand(0, *arguments[name].shape))
         assert got.shape == (0, *call(op, arguments).shape)
@@ -117,7 +117,7 @@ def test_jacobian_is_the_matrix_of_the_op(backend, problem, jacobian_of):
 
 def test_hessian_of_least_squares(backend):
     """Of |A x|^2 / 2 it is A^T A, the operator of the CG solver."""
-    arguments = Problem(1, 1, 6, 6, outputs=1).arguments()
+    arguments = Problem(1, 1, 6, 6, outputs=1).arguments(device=backend.device)
     blur, x = as_function("blur", arguments, ["x"]), arguments["x"]
     matrix = hessian(lambda x: blur(x).square().sum() / 2)(x)
     v = torch.randn_like(x)
@@ -126,8 +126,9 @@ def test_hessian_of_least_squares(backend):
 
 
 def test_per_sample_gradients(backend):
-    bank = gkm_ops.GaussianBank([0.0, 1.0])
-    mix, x, coeffs = torch.randn(2, 2, 3), torch.randn(4, 3, 8, 8), torch.randn(4, 2, 8, 8)
+    bank = gkm_ops.GaussianBank([0.0, 1.0]).to(backend.device)
+    shapes = (2, 2, 3), (4, 3, 8, 8), (4, 2, 8, 8)
+    mix, x, coeffs = (torch.randn(shape, device=backend.device) for shape in shapes)
 
     def loss(mix, x, coeffs):
         return gkm_ops.gkm_blur(x[None], coeffs[None], bank, mix=mix).square().sum()

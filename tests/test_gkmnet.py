@@ -47,34 +47,35 @@ def by_rule(net: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture
-def net(release):
+def net(release, backend):
     net = GKMNet(release=release)
     net.load_state_dict(by_rule(net))
-    return net
+    return net.to(backend.device)
 
 
-def images(golden):
-    return [torch.from_numpy(golden[f"in{scale}"]) for scale in (1, 2, 3)]
+@pytest.fixture
+def images(golden, backend):
+    return [torch.from_numpy(golden[f"in{scale}"]).to(backend.device) for scale in (1, 2, 3)]
 
 
-def test_bank_equals_the_release(backend, golden, release):
-    got = GaussianConvolution(release)(images(golden)[2])
-    np.testing.assert_allclose(got.numpy(), golden["gcm"], rtol=0, atol=1e-6)
+def test_bank_equals_the_release(backend, golden, images, release):
+    got = GaussianConvolution(release).to(backend.device)(images[2])
+    np.testing.assert_allclose(got.cpu().numpy(), golden["gcm"], rtol=0, atol=1e-6)
 
 
-def test_evaluation_equals_the_release(backend, golden, net):
+def test_evaluation_equals_the_release(golden, images, net):
     net.eval()
     with torch.no_grad():
-        outputs = net(*images(golden))
+        outputs = net(*images)
     for scale, got in enumerate(outputs, 1):
-        np.testing.assert_allclose(got.numpy(), golden[f"eval{scale}"], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(got.cpu().numpy(), golden[f"eval{scale}"], rtol=0, atol=1e-5)
 
 
-def test_training_equals_the_release(backend, golden, net):
-    outputs = net(*images(golden))
+def test_training_equals_the_release(golden, images, net):
+    outputs = net(*images)
     for scale, got in enumerate(outputs, 1):
         want = golden[f"train{scale}"]
-        assert np.linalg.norm(got.detach().numpy() - want) <= 1e-3 * np.linalg.norm(want)
+        assert np.linalg.norm(got.detach().cpu().numpy() - want) <= 1e-3 * np.linalg.norm(want)
     loss = sum(x.square().mean() for x in outputs)
     assert loss.item() == pytest.approx(golden["train_loss"].item(), rel=1e-3)
 

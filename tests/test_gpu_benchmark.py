@@ -1,6 +1,8 @@
 """The GPU benchmark on tiny cases on the CPU, whose clock and counters stand in; and what the check would run."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,12 +10,14 @@ import time
 
 import pytest
 import torch
+from conftest import CUDA_KERNELS
 
 from benchmarks import readme
-from benchmarks.gpu import ahead, check, cli, clock, network, outcomes, profile, report, suite, sums, units
+from benchmarks.gpu import ahead, check, cli, clock, network, outcomes, profile, report, sanitized, suite, sums, units
 from benchmarks.gpu.precision import BFLOAT16, FLOAT32, TF32, using
 from benchmarks.network.cases import INFERENCE, TRAINING
 from benchmarks.network.cases import Case as NetworkCase
+from gkm_ops import cpu
 
 TINY = suite.Plan(
     (suite.Case((48, 64)), suite.Case((32, 40), batch=2, others=False)),
@@ -262,7 +266,7 @@ def test_units_are_compiled_run_and_told(tmp_path, monkeypatch):
     nvcc.write_text(f"#!/bin/sh\nfor program; do :; done\ncp {made} $program\n")
     for script in (made, nvcc):
         script.chmod(0o755)
-    monkeypatch.setattr(units.shutil, "which", lambda _: str(nvcc))
+    monkeypatch.setattr(units, "find_nvcc", lambda: str(nvcc))
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     found = units.measure(torch.device("cuda"))
     assert found == {"rates": [rate], "error": None}
@@ -273,7 +277,7 @@ def test_units_are_compiled_run_and_told(tmp_path, monkeypatch):
 def test_units_that_cannot_be_asked_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     for nvcc, error in ((None, "there is no nvcc"), (shutil.which("false"), "non-zero exit"), (tmp_path, "denied")):
-        monkeypatch.setattr(units.shutil, "which", lambda _, nvcc=nvcc: nvcc)
+        monkeypatch.setattr(units, "find_nvcc", lambda nvcc=nvcc: nvcc)
         found = units.measure(torch.device("cuda"))
         assert found["rates"] == []
         assert error in found["error"]
@@ -389,6 +393,46 @@ def test_the_check_asks_for_the_gpu_without_holding_it(tmp_path, monkeypatch):
     assert check._this_gpu_alone() == {"TORCH_CUDA_ARCH_LIST": "8.0"}
     (tmp_path / "torch.py").write_text("")
     assert check._this_gpu_alone() == {}
+
+
+# Has tests collected as where there is a GPU.
+COLLECT = (
+    "import sys, torch; torch.cuda.is_available = lambda: True; import pytest; sys.exit(pytest.main(sys.argv[1:]))"
+)
+
+
+def test_the_check_s_share_of_the_tests_has_every_border_mix_and_type_for_every_kind_of_kernels(tmp_path):
+    tests = next(step for stage in check.stages(tmp_path) for step in stage if step.name == "tests").command
+    stride = tests[tests.index("--every") + 1]
+    options = ["-q", "-p", "no:cacheprovider", "-k", "cuda", "--every", stride, "tests/test_ops.py"]
+    command = [sys.executable, "-c", COLLECT, "--collect-only", *options]
+    told = subprocess.run(command, cwd=check.ROOT, capture_output=True, text=True, check=True).stdout
+    cases = re.findall(r"\[(.*)\]", told)
+    assert 250 < len(cases) < 400
+    for served in ("cuda-cuda", "triton-cuda", *(f"cuda-{kernels}" for kernels in CUDA_KERNELS)):
+        own = [case for case in cases if case.startswith(served)]
+        for value in ("zeros", "reflect", "replicate", "-mix", "-no_mix", "float32", "bfloat16"):
+            assert any(value in case for case in own), (served, value)
+
+
+def test_what_is_sanitized_calls_every_op_of_every_kind(monkeypatch):
+    seen, ops = [], ("blur", "blur_adjoint", "correlate", "grad_mix")
+    for op in ops:
+        ours = getattr(cpu, op)
+
+        def spy(*args, op=op, ours=ours):
+            seen.append(
+                (os.environ["GKM_OPS_CUDA_KERNELS"], op, args[0].dtype, all(t.is_contiguous() for t in args[:2]))
+            )
+            return ours(*args)
+
+        monkeypatch.setattr(cpu, op, spy)
+    monkeypatch.setenv("GKM_OPS_CUDA_KERNELS", "")
+    sanitized.main("cpu", sizes=((1, 12, 13),))
+    assert set(seen) == {
+        (kernels, op, dtype, True)
+        for kernels in (*CUDA_KERNELS, "") for op in ops for dtype in (torch.float32, torch.bfloat16)
+    }  # fmt: skip
 
 
 def test_the_check_goes_on_after_a_failure_and_within_nine_minutes(tmp_path, capfd, monkeypatch):

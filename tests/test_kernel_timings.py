@@ -71,7 +71,7 @@ def test_versions_take_turns_and_are_written(tmp_path, monkeypatch, capsys):
         return program
 
     monkeypatch.setattr(kernels, "build", build)
-    monkeypatch.setattr(kernels.shutil, "which", lambda name: name)
+    monkeypatch.setattr(units, "find_nvcc", lambda: "nvcc")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     monkeypatch.setattr(suite, "machine", lambda _: {"gpu": "Some GPU"})
@@ -91,9 +91,9 @@ def test_what_cannot_be_timed_is_said(tmp_path, monkeypatch, capsys):
         return capsys.readouterr().err
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(kernels.shutil, "which", lambda _: None)
+    monkeypatch.setattr(units, "find_nvcc", lambda: None)
     assert "there is no nvcc" in refused()
-    monkeypatch.setattr(kernels.shutil, "which", lambda name: name)
+    monkeypatch.setattr(units, "find_nvcc", lambda: "nvcc")
     assert "no GPU whose --capability is known" in refused()
     assert "--capability: got sm_90, wanted two numbers" in refused("--capability", "sm_90")
     assert f"{tmp_path} is no csrc/cuda" in refused("--capability", "9.0", "--sources", str(tmp_path))

@@ -35,7 +35,7 @@ def test_flop_counts_without_overflow():
 
 
 @pytest.mark.parametrize("op", IMAGE_OPS)
-def test_views_of_few_numbers_that_span_many(serving, op):
+def test_views_of_few_numbers_that_span_many(on_processor, op):
     """Strides past 2^31 elements over storage that the kernel never reads in between."""
     required_gib = 5
     skip_unless_available(required_gib)

@@ -37,7 +37,7 @@ def _as_users_run_it():
 
 
 @pytest.mark.parametrize("op", OPS)
-def test_op(benchmark, serving, arguments, op):
+def test_op(benchmark, on_processor, arguments, op):
     benchmark(call, op, arguments)
 
 

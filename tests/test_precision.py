@@ -8,16 +8,16 @@ from tolerances import assert_image_close
 import gkm_ops
 
 
-def autocast_arguments():
-    arguments = Problem(height=16, width=20, outputs=2).arguments(torch.float32)
+def autocast_arguments(device):
+    arguments = Problem(height=16, width=20, outputs=2).arguments(torch.float32, device)
     return arguments | {name: arguments[name].float() for name in ("mix", "taps_w", "taps_h")}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("op", IMAGE_OPS)
 def test_autocast_narrows_images_and_keeps_the_taps(backend, op, dtype):
-    arguments = autocast_arguments()
-    with torch.autocast("cpu", dtype=dtype):
+    arguments = autocast_arguments(backend.device)
+    with torch.autocast(backend.device, dtype=dtype):
         got = call(op, arguments)
     narrow = {name: arguments[name].to(dtype) for name in ("x", "y", "coeffs")}
     assert got.dtype == dtype
@@ -26,10 +26,10 @@ def test_autocast_narrows_images_and_keeps_the_taps(backend, op, dtype):
 
 
 def test_autocast_accepts_mixed_types_and_gives_gradients_in_them(backend):
-    bank = gkm_ops.GaussianBank([0.5, 1.0], trainable=True)
-    x = torch.randn(1, 2, 12, 12, requires_grad=True)
-    coeffs = torch.randn(1, 2, 12, 12, dtype=torch.bfloat16, requires_grad=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    bank = gkm_ops.GaussianBank([0.5, 1.0], trainable=True).to(backend.device)
+    x = torch.randn(1, 2, 12, 12, device=backend.device, requires_grad=True)
+    coeffs = torch.randn(1, 2, 12, 12, device=backend.device, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast(backend.device, dtype=torch.bfloat16):
         y = gkm_ops.gkm_blur(x, coeffs, bank)
     y.float().square().sum().backward()
     assert y.dtype == torch.bfloat16
@@ -61,10 +61,11 @@ def test_narrow_types_accumulate_in_float32(serving, op, dtype):
 
 def test_constant_banks_stay_exact_under_a_narrow_module(backend):
     """A network moved to bfloat16 keeps its bank's taps as they were, to be rounded once by the op."""
-    bank = gkm_ops.GaussianBank([1.3]).to(torch.bfloat16)
-    x, ones = torch.randn(1, 1, 20, 20).bfloat16(), torch.ones(1, 1, 20, 20).bfloat16()
-    exact = gkm_ops.gkm_blur(x.double(), ones.double(), gkm_ops.GaussianBank([1.3]))
-    assert_image_close(gkm_ops.gkm_blur(x, ones, bank), exact.numpy(), torch.bfloat16)
+    bank = gkm_ops.GaussianBank([1.3]).to(backend.device)
+    x = torch.randn(1, 1, 20, 20).to(backend.device, torch.bfloat16)
+    ones = torch.ones_like(x)
+    exact = gkm_ops.gkm_blur(x.double(), ones.double(), bank)
+    assert_image_close(gkm_ops.gkm_blur(x, ones, bank.to(torch.bfloat16)), exact.cpu().numpy(), torch.bfloat16)
 
 
 @pytest.mark.parametrize("op", IMAGE_OPS)

@@ -15,18 +15,19 @@ def threads():
 @pytest.mark.parametrize("outputs", [None, 2], ids=["no_mix", "mix"])
 @pytest.mark.parametrize("op", OPS)
 def test_equal_bits_on_any_number_of_threads(serving, threads, op, outputs, dtype):
-    check_equal_bits(serving, threads, op, Problem(2, 3, 150, 140, bank="per_colour", outputs=outputs).arguments(dtype))
+    check_equal_bits(serving, threads, op, Problem(2, 3, 150, 140, bank="per_colour", outputs=outputs), dtype)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("op", IMAGE_OPS)
 def test_equal_bits_of_wide_images_on_any_number_of_threads(serving, threads, op, dtype):
-    check_equal_bits(serving, threads, op, Problem(2, 3, 150, 280, bank="per_colour").arguments(dtype))
+    check_equal_bits(serving, threads, op, Problem(2, 3, 150, 280, bank="per_colour"), dtype)
 
 
-def check_equal_bits(serving, threads, op, arguments):
+def check_equal_bits(serving, threads, op, problem, dtype):
     if serving.backend == "eager":
         pytest.skip("plain PyTorch's convolutions and sums make no such promise")
+    arguments = problem.arguments(dtype, serving.device)
     threads(1)
     alone = call(op, arguments)
     for count in (2, 3, 5):

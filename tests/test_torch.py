@@ -34,13 +34,13 @@ def trainable(arguments):
 @pytest.mark.parametrize(("op", "problem"), CASES)
 def test_opcheck(backend, op, problem):
     """In float64: sums in float32 may differ by more than opcheck's 1e-7 from one layout to another."""
-    arguments = trainable(problem.arguments())
+    arguments = trainable(problem.arguments(device=backend.device))
     torch.library.opcheck(getattr(torch.ops.gkm_ops, op).default, positional(op, arguments))
 
 
 @pytest.mark.parametrize(("op", "problem"), CASES)
 def test_meta_tensors_have_the_result_s_shape_type_and_strides(backend, op, problem):
-    arguments = problem.arguments(torch.bfloat16)
+    arguments = problem.arguments(torch.bfloat16, backend.device)
     real = call(op, arguments)
     meta = call(op, {k: v.to("meta") if isinstance(v, torch.Tensor) else v for k, v in arguments.items()})
     assert (meta.shape, meta.dtype, meta.stride()) == (real.shape, real.dtype, real.stride())
@@ -182,7 +182,7 @@ def test_flops_of_a_backward_pass_and_a_bank_per_colour():
 
 @pytest.mark.parametrize("op", IMAGE_OPS)
 def test_only_inputs_are_kept_for_the_backward_pass(backend, op):
-    arguments = trainable(Problem(height=20, width=20, outputs=2).arguments(torch.float32))
+    arguments = trainable(Problem(height=20, width=20, outputs=2).arguments(torch.float32, backend.device))
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         call(op, arguments)

@@ -21,7 +21,7 @@ COMPILER = ["g++", "-std=c++20", "-g1", "-Wall", "-Wextra", "-Wno-unknown-pragma
 
 # By the PTX that they are made of, as setup.py has it.
 ARCHITECTURES = {80: (80, 86, 89, 90), 100: (100, 120)}
-# The other types' kernels are of the same templates: there two architectures decide.
+# The other types' kernels are of the same templates: two architectures would show a change of theirs.
 FOR_ALL = ("generic_f32.cu", "banded_f32.cu", "composed.cu", "spread_f32.cu", "tailored.cu")
 FEW = (80, 90)
 # By Hopper's own instructions, and what stands in their place elsewhere.

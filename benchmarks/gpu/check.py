@@ -22,14 +22,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-_SMALL_CASE = """
-import torch, gkm_ops
-bank = gkm_ops.GaussianBank.gkmnet().cuda()
-x = torch.rand(1, 3, 40, 50, device="cuda", requires_grad=True)
-coeffs = torch.rand(1, 22, 40, 50, device="cuda", requires_grad=True)
-gkm_ops.gkm_blur(x, coeffs, bank).sum().backward()
-torch.cuda.synchronize()
-"""
 _CAPABILITY = "import torch; print(*torch.cuda.get_device_capability(), sep='.')"
 
 
@@ -49,13 +41,13 @@ def stages(results: Path) -> list[list[Step]]:
     pip = [python, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--no-index", "-q", "-e", "."]
     # Kernels are compiled as cases meet them, by the processor: several of them at once.
     several = ["-n", str(min(12, os.cpu_count() or 1))] if find_spec("xdist") else []
-    tests = [python, "-m", "pytest", "-q", *several, "-k", "cuda", "--every", "48", "--durations=5", "tests"]
+    tests = [python, "-m", "pytest", "-q", *several, "-k", "cuda", "--every", "47", "--durations=5", "tests"]
     untimed = [
         Step("tests", tests, 120),
         Step("compiling ahead", [python, "-m", "benchmarks.gpu.ahead"], 100),
     ]
     if shutil.which("compute-sanitizer"):
-        sanitizer = ["compute-sanitizer", "--error-exitcode", "1", python, "-c", _SMALL_CASE]
+        sanitizer = ["compute-sanitizer", "--error-exitcode", "1", python, "-m", "benchmarks.gpu.sanitized"]
         untimed.append(Step("compute-sanitizer", sanitizer, 90, {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}))
     benchmarks = [python, "-m", "benchmarks", "--device", "cuda", "--minutes", "2.5", "--out", str(results)]
     return [
@@ -70,8 +62,10 @@ def stages(results: Path) -> list[list[Step]]:
 def _this_gpu_alone() -> dict[str, str]:
     """Has the CUDA kernels compiled for the GPU that is here, unless other ones are asked for."""
     # By a process that ends: a GPU may be set to serve one at a time, and this one outlasts the steps.
-    asked = subprocess.run([sys.executable, "-c", _CAPABILITY], capture_output=True, text=True, check=False)
-    if asked.returncode != 0:
+    ask = [sys.executable, "-c", _CAPABILITY]
+    try:
+        asked = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=60)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired):
         return {}
     return {"TORCH_CUDA_ARCH_LIST": os.environ.get("TORCH_CUDA_ARCH_LIST", asked.stdout.strip())}
 

@@ -49,7 +49,7 @@ struct Kind {
   cuda::Kernels number;
 
   bool serves(Target target) const {
-    return name == "best" || name == "banded" || (target == Target::blur_adjoint) == (name == "spread");
+    return name == "best" || (target == Target::blur_adjoint) == (name == "spread");
   }
 };
 

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import re
-import shutil
 import statistics
 import subprocess
 import sys
@@ -54,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     there = torch.cuda.is_available()
-    nvcc = shutil.which("nvcc")
+    nvcc = units.find_nvcc()
     if nvcc is None:
         parser.error("there is no nvcc")
     if options.capability is None and not there:

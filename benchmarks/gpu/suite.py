@@ -181,9 +181,7 @@ def field(case: Case, precision: str, device: torch.device) -> list[Contender]:
     if "cuda" in _ours(device):
         others_of_ours = [c for c in fused if c.job in ("forward", "correlate")]
         ours += [
-            replace(_by(c, "cuda", kernels), family="variant")
-            for c in others_of_ours
-            for kernels in ("banded", "composed", "stacked", "tailored")
+            replace(_by(c, "cuda", kernels), family="variant") for c in others_of_ours for kernels in _kinds(device)
         ]
     if not case.others:
         return ours
@@ -197,6 +195,12 @@ def field(case: Case, precision: str, device: torch.device) -> list[Contender]:
         others.append(Contender("forward", "library", name, forward_of(formulation)))
         others.append(Contender("training", "library", name, training_of(formulation)))
     return ours + others
+
+
+def _kinds(device: torch.device) -> list[str]:
+    """The CUDA kernels that can be asked for here; in the place of others the ones for any GPU would serve."""
+    on_hopper = torch.cuda.get_device_capability(device) == (9, 0)
+    return ["banded", "composed", *(["stacked"] if on_hopper else []), "tailored"]
 
 
 def _ours(device: torch.device) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.cpp_extension import CUDA_HOME
 
 from benchmarks.gpu.outcomes import first_line
 
@@ -18,9 +19,14 @@ KERNELS = SOURCE.parents[2] / "csrc" / "cuda"
 _HOW: dict[str, Any] = {"check": True, "capture_output": True, "text": True, "timeout": 60}
 
 
+def find_nvcc() -> str | None:
+    """Where torch's extensions would find it too."""
+    return shutil.which("nvcc") or (CUDA_HOME and shutil.which("nvcc", path=str(Path(CUDA_HOME) / "bin")))
+
+
 def measure(device: torch.device) -> dict[str, Any]:
     """The rates, or why there are none."""
-    nvcc = shutil.which("nvcc")
+    nvcc = find_nvcc()
     if device.type != "cuda" or nvcc is None:
         return {"rates": [], "error": "there is no GPU" if device.type != "cuda" else "there is no nvcc"}
     with tempfile.TemporaryDirectory() as folder:

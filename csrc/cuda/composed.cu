@@ -10,9 +10,15 @@ size_t shared_bytes(const Form& form) {
   return Samples<S>::bytes() + Bank::bytes(form);
 }
 
+// How many blocks the device holds at once.
+template <class S>
+int64_t places(const Form& form) {
+  return int64_t(multiprocessors()) * blocks_at_once(shared_bytes<S>(form), kBlocks);
+}
+
 template <class S>
 int launch_in(const Form& form, void* stream) {
-  const int64_t blocks = least(Tile::count(form), int64_t(multiprocessors()) * kBlocks);
+  const int64_t blocks = least(Tile::count(form), places<S>(form));
   const auto kernel = form.target == Target::blur ? blur<S> : correlate<S>;
   return gkm::cuda::launch(kernel, blocks, kThreads, shared_bytes<S>(form), stream, form);
 }
@@ -32,7 +38,7 @@ bool serves(const Form& form) {
 
 bool pays(const Form& form) {
   // As long as every block has one tile, a call takes no longer than that, and banded products have larger ones.
-  return Tile::count(form) <= int64_t(multiprocessors()) * kBlocks;
+  return with_kind(form, [&](auto kind) { return Tile::count(form) <= places<typename decltype(kind)::S>(form); });
 }
 
 int launch(const Form& form, void* stream) {

@@ -182,6 +182,12 @@ inline int attribute(cudaDeviceAttr of) {
 inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
 inline size_t shared_bytes_of_a_block() { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
+// How many blocks of so much shared memory a multiprocessor has room for, up to `most`, for which registers leave room.
+inline int blocks_at_once(size_t shared_bytes, int most) {
+  const size_t of_a_block = shared_bytes + attribute(cudaDevAttrReservedSharedMemoryPerBlock);
+  const int room = static_cast<int>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / of_a_block);
+  return room < 1 ? 1 : room < most ? room : most;
+}
 
 inline bool has_stacks() {
 #if defined(GKM_STACKS)
@@ -193,6 +199,12 @@ inline bool has_stacks() {
 
 constexpr int kInvalidValue = cudaErrorInvalidValue;
 
+// An error that has been noticed: CUDA would tell it again of the next launch.
+inline cudaError_t forgotten(cudaError_t error) {
+  cudaGetLastError();
+  return error;
+}
+
 // Returns CUDA's error code, 0 for none.
 template <class... Parameters>
 int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t shared_bytes, void* stream,
@@ -203,7 +215,7 @@ int launch(void (*kernel)(Parameters...), int64_t blocks, int threads, size_t sh
     // As much as there is, whatever this call wants: another thread may be about to start the kernel with more.
     const cudaError_t refused = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                                      static_cast<int>(shared_bytes_of_a_block()));
-    if (refused != cudaSuccess) return refused;
+    if (refused != cudaSuccess) return forgotten(refused);
   }
   kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
   return cudaGetLastError();

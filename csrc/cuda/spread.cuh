@@ -32,7 +32,7 @@ constexpr int kTileRows = kTiles * kBlock;
 constexpr int kTileColumns = 2 * kBlock;
 
 constexpr int kMostWarps = 6;  // of a block
-constexpr int kBlocks = 2;     // on a multiprocessor
+constexpr int kBlocks = 2;     // of so many on a multiprocessor, where it has the memory
 
 // The window of bands of so many blocks.
 template <int BLOCKS>
@@ -367,19 +367,29 @@ size_t shared_bytes(const Form& form, int warps) {
   return windows_bytes<TERMS>(form, warps) + Bank<TERMS>::bytes(form) + Order::bytes(form);
 }
 
-// How many warps of a block there is memory for.
+// How many blocks of so many warps a multiprocessor takes at once.
+template <int TERMS>
+int blocks_at_once(const Form& form, int warps) {
+  return gkm::cuda::blocks_at_once(shared_bytes<TERMS>(form, warps), kBlocks * kMostWarps / warps);
+}
+
+// How many warps a block is to have, 0 where there is no memory for one: most at once, in the fewest blocks, as each has a
+// bank of its own.
 template <class S, int TERMS>
 int warps_of(Kind<S, TERMS>, const Form& form) {
+  int best = 0, most_at_once = 0;
   for (int warps : {kMostWarps, 3, 2, 1}) {
-    if (shared_bytes<TERMS>(form, warps) <= shared_bytes_of_a_block()) return warps;
+    if (shared_bytes<TERMS>(form, warps) > shared_bytes_of_a_block()) continue;
+    const int at_once = warps * blocks_at_once<TERMS>(form, warps);
+    if (at_once > most_at_once) best = warps, most_at_once = at_once;
   }
-  return 0;
+  return best;
 }
 
 template <class S, int TERMS>
 int launch(Kind<S, TERMS> kind, const Form& form, void* stream) {
-  const int64_t tiles = Tile::count(form), most_blocks = int64_t(multiprocessors()) * kBlocks;
   const int warps = warps_of(kind, form);
+  const int64_t tiles = Tile::count(form), most_blocks = int64_t(multiprocessors()) * blocks_at_once<TERMS>(form, warps);
   int parts = 1;  // of a tile's kernels
   for (int of : {2, 3, 6}) {
     if (warps % of == 0 && of <= form.M && tiles * of <= most_blocks * warps) parts = of;

@@ -33,7 +33,7 @@ namespace gkm::cuda::tailored {
 
 using banded::inverse_of;
 
-constexpr int kBlocks = 2;  // on a multiprocessor
+constexpr int kBlocks = 2;  // on a multiprocessor, where it has the memory
 
 // What warps tell one another.
 struct Told {

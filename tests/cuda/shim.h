@@ -259,6 +259,9 @@ inline unsigned char* block_memory() { return shim::memory; }
 
 inline int multiprocessors() { return shim::processors; }
 inline size_t shared_bytes_of_a_block() { return shim::most_shared; }
+inline int blocks_at_once(size_t shared_bytes, int most) {  // by a multiprocessor with the memory of one large block
+  return std::clamp(int(shim::most_shared / std::max<size_t>(shared_bytes, 1)), 1, most);
+}
 
 inline void prefetch(const void*) {}
 
