@@ -10,6 +10,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+# Of the names that files have until they are complete.
+_DIGITS, _PART = 16, ".part"
+
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
@@ -30,7 +33,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         ...     _ = file.write(b"all of it")
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{secrets.token_hex(8)}.part")
+    temporary = target.with_name(f".{secrets.token_hex(_DIGITS // 2)}{_PART}")
     with naming(path, temporary):
         try:
             with temporary.open("xb") as file:
@@ -43,6 +46,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what `replacing` has left in a folder where its process was killed; only for one who writes there alone.
+
+    Example:
+        >>> Path(".0123456789abcdef.part").touch()
+        >>> remove_leftovers(Path())
+        >>> Path(".0123456789abcdef.part").exists()
+        False
+    """
+    for path in folder.glob(f".{'[0-9a-f]' * _DIGITS}{_PART}"):
+        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -129,6 +129,26 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
     return found
 
 
+def size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """How many pixels a photo is high and wide, the right way up, from its file's first bytes.
+
+    Raises:
+        OSError, ValueError: as `read`, but for damage to the pixels.
+
+    Example:
+        >>> write("small.png", torch.zeros(3, 20, 30))
+        >>> size("small.png")
+        (20, 30)
+    """
+    with _named(path), Path(path).open("rb") as file, _opened(file) as image:
+        _check_kind(image, _bits(image, file), MAX_MEGAPIXELS)
+        width, height = image.size
+        if isinstance(image, TiffImagePlugin.TiffImageFile):  # which some versions of Pillow call turned by now
+            width, height = (image.tag_v2[tag] for tag in (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH))
+        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    return (width, height) if turned else (height, width)
+
+
 def read(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Read a photo: PNG, JPEG, TIFF or WebP of 8 or (PNG, TIFF) 16 bits, grey or RGB, with or without alpha.
 
@@ -147,21 +167,28 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS
         >>> read("holiday.png").image.shape  # doctest: +SKIP
         torch.Size([3, 1120, 1680])
     """
+    with _named(path), Path(path).open("rb") as file, _opened(file) as image:
+        bits = _bits(image, file)
+        _check_kind(image, bits, max_megapixels)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        if image.format == "TIFF" and bits == 16:
+            pixels = _tiff_of_16_bits(file)
+        else:
+            pixels = np.asarray(_expanded(image))
+            if image.format == "TIFF":
+                orientation = 1  # Pillow has turned it
+            elif bits == 16:
+                pixels = _png_of_16_bits(image, file)
+        # Only now: of a TIFF, Pillow turns the pixels by the same data that this changes.
+        exif, icc_profile = _exif(image), image.info.get("icc_profile")
+    return Photo(_upright(pixels.reshape(*pixels.shape[:2], -1), orientation), exif, icc_profile)
+
+
+@contextmanager
+def _named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """An error in reading a file, within it, names it: the system's is an OSError, all others are ValueErrors."""
     try:
-        with Path(path).open("rb") as file, _opened(file) as image:
-            bits = _bits(image, file)
-            _check_kind(image, bits, max_megapixels)
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            if image.format == "TIFF" and bits == 16:
-                pixels = _tiff_of_16_bits(file)
-            else:
-                pixels = np.asarray(_expanded(image))
-                if image.format == "TIFF":
-                    orientation = 1  # Pillow has turned it
-                elif bits == 16:
-                    pixels = _png_of_16_bits(image, file)
-            # Only now: of a TIFF, Pillow turns the pixels by the same data that this changes.
-            exif, icc_profile = _exif(image), image.info.get("icc_profile")
+        yield
     except OSError as error:
         if error.errno is not None:
             raise
@@ -170,7 +197,6 @@ def read(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS
         raise
     except Exception as error:  # decoders raise all sorts of things when a file is damaged
         raise ValueError(f"{path}: {str(error) or type(error).__name__}") from error
-    return Photo(_upright(pixels.reshape(*pixels.shape[:2], -1), orientation), exif, icc_profile)
 
 
 def write(path: str | os.PathLike[str], photo: Photo | Tensor, *, overwrite: bool = False) -> None:
@@ -321,7 +347,18 @@ def _tiff_of_16_bits(file: BinaryIO) -> NDArray[Any]:
         if page.photometric not in (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.MINISBLACK):
             raise ValueError(f"got a TIFF of kind {page.photometric.name}, wanted RGB or MINISBLACK; convert it first")
         pixels = page.asarray()
-        return np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
+        pixels = np.moveaxis(pixels, 0, -1) if page.axes == "SYX" else pixels
+        extra = page.extrasamples[:1]
+    if extra == (tifffile.EXTRASAMPLE.UNSPECIFIED,):
+        return pixels[..., :3]  # what it is nobody knows; nor does Pillow read it from 8 bits
+    return _divided(pixels) if extra == (tifffile.EXTRASAMPLE.ASSOCALPHA,) else pixels
+
+
+def _divided(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Colours into which alpha has been multiplied without it; of what is wholly transparent they are black."""
+    alpha, largest = pixels[..., 3:].astype(np.float64), np.iinfo(pixels.dtype).max
+    colours = np.divide(pixels[..., :3] * float(largest), alpha, out=np.zeros(pixels[..., :3].shape), where=alpha > 0)
+    return np.concatenate((colours.clip(0, largest).round().astype(pixels.dtype), pixels[..., 3:]), -1)
 
 
 def _imported(module: str, packages: str) -> Any:

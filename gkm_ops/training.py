@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import itertools
 import math
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from gkm_ops.files import naming, replacing
+from gkm_ops.files import naming, remove_leftovers, replacing
 from gkm_ops.nn.gkmnet import GKMNet, pyramid
 from gkm_ops.weights import save_weights, unpickled
 
@@ -92,8 +93,8 @@ class Recipe:
                 raise ValueError(f"{name}: got {getattr(self, name)}, wanted 1 or more")
         for name in ("learning_rate", "minutes"):
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name}: got {value}, wanted a finite number above 0")
+            if value is not None and not 0 < value <= torch.finfo(torch.float32).max:
+                raise ValueError(f"{name}: got {value}, wanted a number above 0 that float32 holds")
         if not 0 <= self.freeze_norm <= 1:
             raise ValueError(f"freeze_norm: got {self.freeze_norm}, wanted a number in [0, 1]")
         for name, choices in (("schedule", ("released", "cosine")), ("loss", ("released", "mse", "psnr"))):
@@ -133,6 +134,7 @@ def train(
     recompute: bool | None = None,
     save_every: int = 500,
     progress: bool = True,
+    origin: str | None = None,
 ) -> bool:
     """Train ``net`` in place, writing a checkpoint, the weights and a log into the folder ``run``.
 
@@ -160,11 +162,14 @@ def train(
             memory. Default: on the CPU, but not on a GPU.
         save_every: steps between checkpoints; there is one after the first step, too.
         progress: show a bar.
+        origin: what to call the weights that ``net`` comes with, if they are of a file; a run that began with others
+            does not go on.
 
     Returns:
         Whether the recipe was carried through to its end.
 
     Raises:
+        BlockingIOError: another process trains in ``run``.
         FileExistsError: ``run`` holds weights or a log, but no checkpoint.
         ImportError: tqdm is not installed, or, for the released loss after epoch 1000, torchmetrics.
         OSError: a file cannot be written; the last checkpoint stands.
@@ -188,55 +193,56 @@ def train(
     optimizer = optimizer_of(net, device, recipe.learning_rate, recipe.amp)
     signature = {**asdict(recipe), "crop": data.crop, "seed": data.seed, "samples": len(data)}
     signature |= {"synthetic_share": data.synthetic_share, "shuffle_colours": data.shuffle_colours}
-    signature |= {"release": net.gcm.release, "mode": net.gcm.mode, "photos": data.fingerprint()}
-    first, done = _resume(run, net, optimizer, signature)
-    log = _Log(run / LOG, first) if rank == 0 else None
-    shared = DistributedDataParallel(net) if world > 1 else net
-    passes = passes_of(shared, device, recipe.amp, graph if world == 1 else False, recompute)
+    signature |= {"release": net.gcm.release, "mode": net.gcm.mode, "photos": data.fingerprint(), "origin": origin}
+    with _alone_in(run) as content:
+        first, done = _resume(content, run, net, optimizer, signature)
+        log = _Log(run / LOG, first) if rank == 0 else None
+        shared = DistributedDataParallel(net) if world > 1 else net
+        passes = passes_of(shared, device, recipe.amp, graph if world == 1 else False, recompute)
 
-    samples, steps = len(data), recipe.steps(len(data))
-    clock = _Clock(began, recipe.minutes, done)
-    numbers = _numbers(recipe.batch, first, first if done >= 1 else steps, rank, world)
-    unread: list[tuple[Tensor, int, int, str, float]] = []
-    step = first
-    with (
-        closing(data.batches(numbers, device, workers)) as batches,
-        _interrupts() as interrupted,
-        _bar(first, steps, progress and rank == 0) as bar,
-    ):
-        for step, (blurred, sharp) in enumerate(batches, first + 1):
-            epoch = recipe.epoch_at(step - 1, samples)
-            kind, rate = recipe.loss_kind_at(epoch), recipe.learning_rate_at(epoch, done)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss = passes(blurred, sharp, kind, done >= 1 - recipe.freeze_norm)
-            optimizer.step()
-            unread.append((loss, step, epoch, kind, rate))
+        samples, steps = len(data), recipe.steps(len(data))
+        clock = _Clock(began, recipe.minutes, done)
+        numbers = _numbers(recipe.batch, first, first if done >= 1 else steps, rank, world)
+        unread: list[tuple[Tensor, int, int, str, float]] = []
+        step = first
+        with (
+            closing(data.batches(numbers, device, workers)) as batches,
+            _interrupts() as interrupted,
+            _bar(first, steps, progress and rank == 0) as bar,
+        ):
+            for step, (blurred, sharp) in enumerate(batches, first + 1):
+                epoch = recipe.epoch_at(step - 1, samples)
+                kind, rate = recipe.loss_kind_at(epoch), recipe.learning_rate_at(epoch, done)
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
+                loss = passes(blurred, sharp, kind, done >= 1 - recipe.freeze_norm)
+                optimizer.step()
+                unread.append((loss, step, epoch, kind, rate))
 
-            if steps is not None:
-                done = step / steps
-            # From the first step on the folder holds a checkpoint beside the log, so that it can be gone on with.
-            save = done >= 1 or step == first + 1 or step % save_every == 0
-            if not (save or step % _LOOK_EVERY.get(device.type, 1) == 0):
-                continue
-            losses, stop, time_done = _agreed([loss for loss, *_ in unread], interrupted.is_set(), clock.done())
-            if steps is None:
-                done = time_done
-            for value, (_, at, epoch, kind, rate) in zip(losses, unread, strict=True):
-                if not math.isfinite(value):
-                    raise ValueError(
-                        f"loss: got {value} at step {at}, wanted a finite number; lower the learning rate, or look for "
-                        f"broken photos; the last checkpoint stands"
-                    )
+                if steps is not None:
+                    done = step / steps
+                # From the first step on the folder holds a checkpoint beside the log, so that it can be gone on with.
+                save = done >= 1 or step == first + 1 or step % save_every == 0
+                if not (save or step % _LOOK_EVERY.get(device.type, 1) == 0):
+                    continue
+                losses, stop, time_done = _agreed([loss for loss, *_ in unread], interrupted.is_set(), clock.done())
+                if steps is None:
+                    done = time_done
+                lines = [_line(value, *facts) for value, (_, *facts) in zip(losses, unread, strict=True)]
+                bar.set_postfix(loss=f"{losses[-1]:.5f}", refresh=False)
+                bar.update(len(unread))
+                unread.clear()
                 if log is not None:
-                    log.write(at, epoch, kind, value, rate)
-            bar.set_postfix(loss=f"{losses[-1]:.5f}", refresh=False)
-            bar.update(len(unread))
-            unread.clear()
-            if log is not None and (save or stop or done >= 1):
-                _save(run, net, optimizer, {"step": step, "done": done, "signature": signature})
-            if stop or done >= 1:
-                break
+                    # The checkpoint comes before the log's first line, which alone would be no run to go on with.
+                    begins = not log.begun
+                    if not begins:
+                        log.write(lines)
+                    if save or stop or done >= 1:
+                        _save(run, net, optimizer, {"step": step, "done": done, "signature": signature})
+                    if begins:
+                        log.write(lines)
+                if stop or done >= 1:
+                    break
     return done >= 1
 
 
@@ -431,18 +437,29 @@ def _agreed(losses: list[Tensor], interrupted: bool, done: float) -> tuple[list[
     return [total / world for total in totals], stops > 0, done
 
 
+def _line(loss: float, step: int, epoch: int, kind: str, rate: float) -> tuple[int, int, str, float, float]:
+    """The log's line of a step, whose loss has to be finite."""
+    if not math.isfinite(loss):
+        raise ValueError(
+            f"loss: got {loss} at step {step}, wanted a finite number; look for broken photos, or begin in another "
+            "folder with a lower learning rate or other weights; the last checkpoint stands"
+        )
+    return step, epoch, kind, loss, rate
+
+
 def _save(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
-    """The checkpoint comes last: where it cannot be written, training goes on from the one before."""
-    save_weights(net, run / WEIGHTS)
+    """The checkpoint comes first: a folder that has one can be gone on with, and one that has others alone cannot."""
     content = io.BytesIO()  # torch.save, into a file, hides what the system says of it
     torch.save({"net": net.state_dict(), "optimizer": optimizer.state_dict(), **progress}, content)
     with replacing(run / CHECKPOINT) as file:
         file.write(content.getbuffer())
+    save_weights(net, run / WEIGHTS)
 
 
-def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature: dict[str, Any]) -> tuple[int, float]:
-    """Steps done already and their share of the run, with the state as it was after them."""
-    content = _of_first_process(run)
+def _resume(
+    content: bytes | None, run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature: dict[str, Any]
+) -> tuple[int, float]:
+    """Steps done already and their share of the run, with the state as a checkpoint has it."""
     if content is None:
         return 0, 0.0
     try:
@@ -467,31 +484,60 @@ def _resume(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, signature:
     return int(state["step"]), float(state["done"])
 
 
-def _of_first_process(run: Path) -> bytes | None:
+@contextmanager
+def _alone_in(run: Path) -> Iterator[bytes | None]:
     """The checkpoint in the first process's folder, if there is one; the folder is made there. Its errors are all's.
 
-    Without one, what a run would write over is somebody's.
+    Without one, what a run would write over is somebody's. Until the end of the block no other run gets the folder.
     """
-    rank, world = _rank_and_world()
-    found: list[bytes | Exception | None] = [None]
-    if rank == 0:
-        try:
-            if run.exists() and not run.is_dir():
-                raise ValueError(f"{run}: got a file, wanted a folder for the run")
-            run.mkdir(parents=True, exist_ok=True)
-            path = run / CHECKPOINT
-            found = [path.read_bytes() if path.exists() else None]
-            others = [run / name for name in (WEIGHTS, LOG) if (run / name).exists()]
-            if found == [None] and others:
-                advice = "choose another folder, or move it away"
-                raise FileExistsError(f"{others[0]}: exists already, without a {CHECKPOINT} to go on from; {advice}")
-        except (OSError, ValueError) as error:
-            found = [error]
-    if world > 1:
-        dist.broadcast_object_list(found)
-    if isinstance(found[0], Exception):
-        raise found[0]
-    return found[0]
+    lock: int | None = None
+    try:
+        rank, world = _rank_and_world()
+        found: list[bytes | Exception | None] = [None]
+        if rank == 0:
+            try:
+                lock = _locked(run)
+                found = [_checkpoint_in(run)]
+            except (OSError, ValueError) as error:
+                found = [error]
+        if world > 1:
+            dist.broadcast_object_list(found)
+        if isinstance(found[0], Exception):
+            raise found[0]
+        yield found[0]
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked(run: Path) -> int:
+    """A descriptor of the folder, which is made, locked until it is closed, and without what a killed run has left."""
+    if run.exists() and not run.is_dir():
+        raise ValueError(f"{run}: got a file, wanted a folder for the run")
+    run.mkdir(parents=True, exist_ok=True)
+    lock = os.open(run, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise BlockingIOError(
+            f"{run}: another process trains here; wait for its end, or choose another folder"
+        ) from error
+    except OSError:  # a file system without locks
+        return lock
+    remove_leftovers(run)
+    return lock
+
+
+def _checkpoint_in(run: Path) -> bytes | None:
+    path = run / CHECKPOINT
+    if path.exists():
+        return path.read_bytes()
+    for name in (WEIGHTS, LOG):
+        if (run / name).exists():
+            advice = "choose another folder, or move it away"
+            raise FileExistsError(f"{run / name}: exists already, without a {CHECKPOINT} to go on from; {advice}")
+    return None
 
 
 def _checkpoint(content: bytes, path: Path) -> dict[str, Any]:
@@ -504,7 +550,7 @@ def _checkpoint(content: bytes, path: Path) -> dict[str, Any]:
 
 
 class _Log:
-    """One line of CSV a step; lines past the checkpoint that training goes on from are dropped.
+    """One line of CSV a step; those of steps past the checkpoint that training goes on from are dropped.
 
     That is done before the first line: a start that fails earlier leaves the file as it was.
     """
@@ -513,16 +559,17 @@ class _Log:
         self.path, self.first, self.begun = path, first, False
 
     def _begin(self) -> None:
-        kept = self.path.read_text().splitlines()[1 : self.first + 1] if self.first and self.path.exists() else []
+        lines = self.path.read_text().splitlines()[1:] if self.first and self.path.exists() else []
+        kept = [line for line in lines if (step := line.partition(",")[0]).isdecimal() and int(step) <= self.first]
         with replacing(self.path) as file:
             file.write("".join(f"{line}\n" for line in (",".join(_COLUMNS), *kept)).encode())
         self.begun = True
 
-    def write(self, *values: Any) -> None:
+    def write(self, lines: list[tuple[Any, ...]]) -> None:
         if not self.begun:
             self._begin()
         with naming(self.path), self.path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(values)
+            csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 @contextmanager

@@ -126,4 +126,4 @@ def _write_mp4(file: BinaryIO, frames: Iterator[NDArray[np.uint8]], fps: float) 
                 container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=_BT709)))
             container.mux(stream.encode(None))
     except av.FFmpegError as error:
-        raise OSError(f"FFmpeg cannot write the video: {error}") from error
+        raise OSError(error.errno, f"FFmpeg cannot write the video: {error.strerror}") from error

@@ -130,8 +130,10 @@ def _read(path: Path) -> tuple[Mapping[str, Any], str | None]:
             with safetensors.safe_open(path, "pt") as file:
                 release = (file.metadata() or {}).get("release")
                 content: Any = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
-        except OSError:
-            raise
+        except OSError as error:
+            if str(path) in str(error):
+                raise
+            raise OSError(f"{path}: {error}") from error
         except Exception as error:  # each layer of the format has errors of its own
             raise ValueError(f"{path}: {_DAMAGED}; wanted an intact safetensors file") from error
     else:

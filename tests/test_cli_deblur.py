@@ -439,6 +439,12 @@ def test_damaged_safetensors_are_named(tmp_path, content):
         load_net(path)
 
 
+def test_a_folder_in_the_place_of_weights_is_named(tmp_path):
+    (tmp_path / "weights.safetensors").mkdir()
+    with pytest.raises(OSError, match=r"weights\.safetensors"):
+        load_net(tmp_path / "weights.safetensors")
+
+
 def test_weights_of_the_other_release_are_refused(weights, net, tmp_path):
     with pytest.raises(ValueError, match="got weights of release 'v2', wanted 'v1'"):
         load_weights(GKMNet("v1"), weights)

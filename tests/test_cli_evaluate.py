@@ -275,6 +275,28 @@ def test_synthetic_takes_sharp_photos(tmp_path, gkm_evaluate):
     assert table["second"][0] == pytest.approx(metrics.psnr(SyntheticDefocus()(sharp, seed=1), sharp), abs=0.0051)
 
 
+def test_photos_of_one_name_are_told_apart(tmp_path, gkm_evaluate):
+    for name in ("sea", "land"):
+        save(tmp_path / name / "a.png", photo(100))
+    status, out, _ = gkm_evaluate("--synthetic", tmp_path / "sea", tmp_path / "land")
+    assert (status, list(table_of(out))) == (0, ["land/a", "sea/a", "mean"])
+
+
+def test_options_of_pairs_are_refused_beside_synthetic(tmp_path, gkm_evaluate):
+    save(tmp_path / "a.png", photo(100))
+    for option in (("--split", "val"), ("--blur-suffix", "_b"), ("--sharp-suffix", "_s")):
+        status, _, complaints = gkm_evaluate("--synthetic", tmp_path, *option)
+        assert status == 1
+        assert "--synthetic: got it beside --blur-suffix, --sharp-suffix or --split" in complaints
+
+
+def test_the_weights_are_an_input(folder, weights, gkm_evaluate):
+    before = weights.read_bytes()
+    status, _, complaints = gkm_evaluate(folder, "-o", weights, "--overwrite")
+    assert (status, weights.read_bytes()) == (1, before)
+    assert "is an input, which is never replaced" in complaints
+
+
 def test_synthetic_leaves_depth_maps_out(tmp_path, gkm_evaluate):
     save(tmp_path / "scene_depth.png", photo(100)[..., 0])
     status, _, complaints = gkm_evaluate("--synthetic", tmp_path)

@@ -84,13 +84,25 @@ def test_a_photo_becomes_what_the_library_makes_of_it(run, suffix, bits, shape):
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
 def test_grey_stays_grey_and_alpha_stays_as_it_is(run, channels):
-    photos.write("source.png", photo(channels))
+    source = photo(channels)
+    if channels in (2, 4):
+        source.pixels[..., -1] = 255
+    photos.write("source.png", source)
     assert run("source.png", "depth.png", "--focus", 1, "--aperture", 9, "-o", "out.png") == 0
-    got, source = photos.read("out.png"), photo(channels)
+    got = photos.read("out.png")
     assert got.pixels.shape == source.pixels.shape
     if channels in (2, 4):
         np.testing.assert_array_equal(got.pixels[..., -1], source.pixels[..., -1])
     assert np.abs(got.pixels.astype(int) - source.with_image(expected(source.image, 1.0)).pixels).max() <= 1
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+@pytest.mark.parametrize("output", ["out.png", "out.gif"])
+def test_transparent_pixels_are_refused(run, capsys, channels, output):
+    photos.write("source.png", photo(channels))
+    options = ["--sweep"] if output == "out.gif" else ["--focus", 1]
+    assert run("source.png", "depth.png", *options, "--aperture", 9, "-o", output) == 1
+    assert "source.png: got transparent pixels, wanted an opaque photo" in capsys.readouterr().err
 
 
 def test_profile_and_exif_are_kept(run):

@@ -104,6 +104,25 @@ def test_info_as_json_is_build_info(capsys):
     assert facts == {"gkm_ops": gkm_ops.__version__, "forced_backend": None, **gkm_ops.build_info()}
 
 
+def test_who_stops_reading_what_is_printed_is_no_error():
+    command = [sys.executable, "-m", "gkm_ops", "info"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("deblur", "", "-o", "out"), ("deblur", "a.png", "-o", ""), ("train", "", "-o", "run"), ("fit", "", "b.png")],
+)
+def test_an_empty_name_is_not_the_current_folder(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main(command)
+    assert stop.value.code == 2
+    assert "got an empty name, wanted that of a file or folder" in capsys.readouterr().err
+
+
 def test_unknown_command_is_named(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["inform"])

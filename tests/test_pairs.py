@@ -82,6 +82,11 @@ def test_source_and_target(photos, blurred, sharp):
     assert {pair.name for pair in pairs} == {name.removesuffix(".png") for name in blurred}
 
 
+def test_hidden_folders_are_passed_over(photos):
+    folder = photos("seen/a_blur.png", "seen/a_sharp.png", ".trash/b_blur.png", "seen/.cache/c_sharp.png")
+    assert [pair.name for pair in find_pairs([folder])] == ["a"]
+
+
 @pytest.mark.parametrize(
     ("blurred", "sharp", "named"),
     [

@@ -89,6 +89,7 @@ def test_orientation_is_applied_once(tmp_path, suffix, bits, orientation):
     got = photos.read(path)
 
     assert got.pixels.shape == ((16, 32, 3) if orientation < 5 else (32, 16, 3))
+    assert photos.size(path) == got.pixels.shape[:2]
     bottom, right = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
     corner = got.pixels[-4:] if bottom else got.pixels[:4]
     corner = corner[:, -4:] if right else corner[:, :4]
@@ -116,6 +117,26 @@ def test_compressed_and_planar_tiffs(tmp_path, compression, planar):
         predictor=True,
     )
     np.testing.assert_array_equal(photos.read(tmp_path / "photo.tif").pixels, want)
+
+
+def test_alpha_that_is_multiplied_into_the_colours_of_a_tiff(tmp_path):
+    """Of 16 bits as of 8, which Pillow reads."""
+    straight = np.array([[[60000, 300, 40000, 65535], [50000, 20000, 10000, 26214], [0, 0, 0, 0]]], np.uint16)
+    stored = straight.copy()
+    stored[..., :3] = (straight[..., :3] * (straight[..., 3:] / 65535)).round()
+    path = tmp_path / "photo.tif"
+    tifffile.imwrite(path, stored, photometric="rgb", extrasamples=["assocalpha"])
+    got = photos.read(path)
+    assert np.abs(got.pixels.astype(int) - straight).max() <= 2
+    photos.write(tmp_path / "again.tif", got)
+    np.testing.assert_array_equal(photos.read(tmp_path / "again.tif").pixels, got.pixels)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_a_tiff_has_beside_colours_and_does_not_call_alpha_is_left_out(tmp_path, bits):
+    path, stored = tmp_path / "photo.tif", pixels(4, bits)
+    tifffile.imwrite(path, stored, photometric="rgb", extrasamples=["unspecified"])
+    np.testing.assert_array_equal(photos.read(path).pixels, stored[..., :3])
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

@@ -344,6 +344,12 @@ def test_images_of_16_bits_are_blurred_in_32(dtype):
     torch.testing.assert_close(got, want.to(dtype), rtol=0, atol=0)
 
 
+def test_disparities_that_lie_farther_apart_than_float16_reaches():
+    image, disparity = torch.rand(3, 30, 40), torch.linspace(-60000, 60000, 40).expand(30, 40).half()
+    got = render(image, disparity, focus=0.0, aperture=1e-4)
+    torch.testing.assert_close(got, render(image, disparity.float(), focus=0.0, aperture=1e-4), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("function", [fill_gaps, sharpen_edges])
 @pytest.mark.parametrize(
     "disparity", [[1.0], torch.ones(3), torch.ones(1, 3, 3), torch.ones(0, 3), torch.ones(3, 3).int()]

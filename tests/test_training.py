@@ -248,7 +248,7 @@ class FullDisk(TrainingData):
 
 
 @pytest.mark.parametrize(
-    ("limit", "full"), [(100, training.LOG), (1000, training.WEIGHTS), (16_000_000, training.CHECKPOINT)]
+    ("limit", "full"), [(100, training.LOG), (1000, training.CHECKPOINT), (16_000_000, training.CHECKPOINT)]
 )
 def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(limit, full, data, tmp_path, capfd):
     disk = FullDisk(data.pairs, data.sharp, crop=CROP)
@@ -262,6 +262,71 @@ def test_a_full_disk_is_told_and_leaves_the_last_checkpoint(limit, full, data, t
     assert capfd.readouterr().err == ""
     assert torch.load(tmp_path / training.CHECKPOINT, weights_only=True)["step"] == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.pt", "log.csv", "weights.safetensors"]
+
+
+def test_a_run_whose_first_step_cannot_be_kept_is_begun_again(data, tmp_path, monkeypatch):
+    for name in ("save_weights", "_Log.write"):
+        with monkeypatch.context() as broken:
+            broken.setattr(f"gkm_ops.training.{name}", raising(ConnectionError))
+            with pytest.raises(ConnectionError):
+                train(fresh_net(), data, tmp_path / name, RECIPE, progress=False)
+        assert (tmp_path / name / training.CHECKPOINT).exists()
+        assert train(fresh_net(), data, tmp_path / name, RECIPE, progress=False)
+
+
+def raising(error):
+    def raises(*arguments):
+        raise error
+
+    return raises
+
+
+def test_one_run_at_a_time_has_a_folder(data, tmp_path):
+    class Nested(TrainingData):
+        def draw(self, numbers, **options):
+            if 0 in numbers:
+                with pytest.raises(BlockingIOError, match="another process trains here"):
+                    train(fresh_net(), data, tmp_path, RECIPE, progress=False)
+            return super().draw(numbers, **options)
+
+    assert train(fresh_net(), Nested(data.pairs, data.sharp, crop=CROP), tmp_path, RECIPE, progress=False)
+    assert train(fresh_net(), data, tmp_path, RECIPE, progress=False)  # it is free again
+
+
+def test_what_a_killed_run_has_left_goes(data, one_step):
+    run, recipe = one_step
+    left, mine = run / ".0123456789abcdef.part", run / "notes.part"
+    for path in (left, mine):
+        path.touch()
+    train(fresh_net(), data, run, recipe, progress=False)
+    assert mine.exists()
+    assert not left.exists()
+
+
+def test_lines_of_the_log_are_known_by_their_steps(data, tmp_path):
+    broken = InterruptedData(data.pairs, data.sharp, crop=CROP)
+    assert not train(fresh_net(), broken, tmp_path, RECIPE, progress=False)
+    log = tmp_path / training.LOG
+    head, first, *_, last = log.read_text().splitlines()
+    beyond = [line.replace(last.partition(",")[0], str(step), 1) for step, line in ((8, last), (9, last))]
+    log.write_text("\n".join((head, last, *beyond, "10,")) + "\n")  # whose first lines somebody has deleted
+    assert train(fresh_net(), data, tmp_path, RECIPE, progress=False)
+    steps = [int(line.partition(",")[0]) for line in log.read_text().splitlines()[1:]]
+    assert steps == list(range(int(last.partition(",")[0]), 7))
+    assert first.startswith("1,")
+
+
+def test_a_run_that_began_with_other_weights_is_left_alone(folder, tmp_path, capsys):
+    for number in range(2):
+        torch.manual_seed(number)
+        save_weights(GKMNet(), tmp_path / f"{number}.safetensors")
+    command = ["train", str(folder / "pairs"), "-o", str(tmp_path / "run"), "--device=cpu", f"--crop={CROP}"]
+    command += ["--epochs=1"]
+    assert main([*command, f"--weights={tmp_path / '0.safetensors'}"]) == 0
+    assert main([*command, f"--weights={tmp_path / '0.safetensors'}"]) == 0
+    assert main([*command, f"--weights={tmp_path / '1.safetensors'}"]) == 1
+    assert "got a run with origin weights " in capsys.readouterr().err
+    assert main(command) == 1
 
 
 # Each process in a folder of its own, as on machines that share no disk.
@@ -295,6 +360,7 @@ def test_two_processes_go_on_from_the_first_ones_folder_by_the_mean_of_two_gradi
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.count("finished: run") == 1
     assert not any((tmp_path / "1").iterdir())
 
     net = fresh_net().train()
@@ -551,6 +617,8 @@ def test_the_cosine_schedule_ends_at_nothing():
         ({"epochs": 0}, "epochs"),
         ({"batch": 0}, "batch"),
         ({"learning_rate": 0.0}, "learning_rate"),
+        ({"learning_rate": 1e39}, "learning_rate"),
+        ({"learning_rate": math.nan}, "learning_rate"),
         ({"schedule": "steps"}, "schedule"),
         ({"loss": "l1"}, "loss"),
         ({"minutes": 0.0}, "minutes"),

@@ -111,6 +111,47 @@ def test_a_photo_that_a_thread_cannot_read_is_reported(pairs, tmp_path):
         data.hold(1.0)
 
 
+def save(path, height, width, channels=1):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+    Image.fromarray(pixels.squeeze()).save(path)
+    return path
+
+
+def test_what_no_sample_can_be_cut_from_is_told_beforehand(pairs, tmp_path):
+    TrainingData(pairs, [pairs[0].sharp], crop=64).check(threads=2)
+    with pytest.raises(ValueError, match=r"0_0\.png: got 90 x 70 pixels, wanted at least the crop's 80 a side"):
+        TrainingData(pairs, [], crop=80).check()
+    small = save(tmp_path / "small.png", 64, 40)
+    with pytest.raises(ValueError, match=r"small\.png: got 40 x 64 pixels, wanted at least the crop's 48 a side"):
+        TrainingData([], [pairs[0].sharp, small], crop=48).check()
+    other = Pair("other", pairs[0].blurred, save(tmp_path / "wider.png", 70, 91))
+    data = TrainingData([*pairs, other], [], crop=48)
+    with pytest.raises(ValueError, match=r"0_0\.png: got a size unlike that of .*wider\.png"):
+        data.check()
+    with pytest.raises(ValueError, match="got a size unlike"):
+        data.batch(range(6))
+    (tmp_path / "none.png").touch()
+    with pytest.raises(ValueError, match=r"none\.png: cannot identify the file"):
+        TrainingData([], [tmp_path / "none.png"], crop=48).check()
+
+
+def test_depth_maps_that_are_none_are_told(tmp_path):
+    photo = save(tmp_path / "scene.png", 64, 96, 3)
+    data = TrainingData([], [photo], crop=48)
+    save(tmp_path / "scene_depth.png", 32, 48)
+    data.check()
+    data.batch([0])
+    save(tmp_path / "scene_depth.png", 96, 64)
+    for ask in (data.check, lambda: data.batch([0]), lambda: data.hold(1)):
+        with pytest.raises(
+            ValueError, match=r"scene_depth\.png: got 64 x 96 pixels, wanted the photo's 96 x 64 or its"
+        ):
+            ask()
+    save(tmp_path / "scene_depth.png", 64, 96, 3)
+    with pytest.raises(ValueError, match=r"scene_depth\.png: got colours, wanted grey: one depth per pixel"):
+        data.hold(1)
+
+
 def test_colours_are_shuffled_on_request(pairs):
     data = TrainingData(pairs, [], crop=48, shuffle_colours=True)
     blurred, sharp = data.batch(range(40))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import sys
 from collections.abc import Sequence
 
 from gkm_ops import __version__
@@ -35,9 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         >>> main(["info"])  # doctest: +SKIP
     """
     try:
-        return _run(argv)
+        status = _run(argv)
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # who read what is printed has gone, as `head` does; so would the interpreter's last flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return status
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -69,6 +69,18 @@ def check_free(path: Path, inputs: Iterable[Path], overwrite: bool, other: str =
         raise ValueError(f"{path}: exists already; name another {other}{hint}")
 
 
+def name(text: str) -> str:
+    """That of a file or folder. An empty one, as of a variable that is not set, `Path` takes for the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("got an empty name, wanted that of a file or folder")
+    return text
+
+
+def path(text: str) -> Path:
+    """A file or folder."""
+    return Path(name(text))
+
+
 def positive(text: str) -> float:
     """A finite number above zero."""
     number = _number(text)

@@ -17,11 +17,14 @@ from gkm_ops.nn.gkmnet import GKMNet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photos", nargs="+", type=Path, metavar="PHOTO_OR_FOLDER", help="a folder gives all its photos")
+    parser.add_argument(
+        "photos", nargs="+", type=arguments.path, metavar="PHOTO_OR_FOLDER", help="a folder gives all its photos"
+    )
     parser.add_argument(
         "-o",
         "--output",
         required=True,
+        type=arguments.name,
         metavar="OUT",
         help="a folder, or for one photo a file name; a new folder with a dot in its name ends in /",
     )

@@ -21,25 +21,30 @@ if TYPE_CHECKING:
 _METRICS = (("psnr", "PSNR [dB]", 2), ("ssim", "SSIM", 4), ("lpips", "LPIPS (less is better)", 4))
 _STAGES = ("blurred", "restored", "gain")
 _WIDTH = 10
+_BLUR_SUFFIX, _SHARP_SUFFIX, _SPLIT = "_blur", "_sharp", "test"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "data",
         nargs="+",
-        type=Path,
+        type=arguments.path,
         metavar="DATA",
         help="folders in the DPDD layout (test_c/source, test_c/target), with source and target, or of pairs by suffix",
     )
-    parser.add_argument("-o", "--output", type=Path, metavar="CSV", help="write the figures to this file, too")
+    parser.add_argument(
+        "-o", "--output", type=arguments.path, metavar="CSV", help="write the figures to this file, too"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace that file if it exists")
     parser.add_argument(
         "--synthetic", action="store_true", help="DATA are sharp photos and folders of them, to be blurred here"
     )
-    parser.add_argument("--blur-suffix", default="_blur", help="of the names of blurred photos; default: %(default)s")
-    parser.add_argument("--sharp-suffix", default="_sharp", help="of those of sharp ones; default: %(default)s")
     parser.add_argument(
-        "--split", choices=("train", "val", "test"), default="test", help="of the DPDD layout; default: %(default)s"
+        "--blur-suffix", default=_BLUR_SUFFIX, help="of the names of blurred photos; default: %(default)s"
+    )
+    parser.add_argument("--sharp-suffix", default=_SHARP_SUFFIX, help="of those of sharp ones; default: %(default)s")
+    parser.add_argument(
+        "--split", choices=("train", "val", "test"), default=_SPLIT, help="of the DPDD layout; default: %(default)s"
     )
     parser.add_argument(
         "--rounding",
@@ -73,8 +78,10 @@ def _run(options: argparse.Namespace) -> int:
 
     _check_free(options.output, options.overwrite)
     pairs = _pairs(options)
-    photos = [photo for pair in pairs for photo in (pair.blurred, pair.sharp)]
-    _check_free(options.output, options.overwrite, photos)
+    inputs = [photo for pair in pairs for photo in (pair.blurred, pair.sharp)]
+    if options.weights is not None:
+        inputs.append(options.weights)
+    _check_free(options.output, options.overwrite, inputs)
     net = network.chosen(options)
     if options.output is not None:
         arguments.make_folder(options.output.parent)
@@ -135,16 +142,18 @@ def _metrics(rows: list[Row]) -> list[tuple[str, str, int]]:
 
 
 def _pairs(options: argparse.Namespace) -> list[Pair]:
-    from gkm_ops.data.pairs import Pair, find_pairs
+    from gkm_ops.data.pairs import find_pairs, named
     from gkm_ops.data.training_data import DEPTH_SUFFIX
     from gkm_ops.photos import find
 
     if options.synthetic:
+        if (options.blur_suffix, options.sharp_suffix, options.split) != (_BLUR_SUFFIX, _SHARP_SUFFIX, _SPLIT):
+            raise ValueError("--synthetic: got it beside --blur-suffix, --sharp-suffix or --split, which are of pairs")
         # In sorted order, since a photo's place in it is the seed of its blur.
         sharp = [path for path in sorted(set(find(options.data))) if not path.stem.endswith(DEPTH_SUFFIX)]
         if not sharp:
             raise ValueError(f"DATA: got depth maps alone (X{DEPTH_SUFFIX}.png), wanted sharp photos for --synthetic")
-        return [Pair(path.stem, path, path) for path in sharp]
+        return named([(path, path) for path in sharp])
     return find_pairs(
         options.data, blur_suffix=options.blur_suffix, sharp_suffix=options.sharp_suffix, split=options.split
     )
@@ -160,9 +169,9 @@ def _lpips(device: str) -> LPIPS | None:
         return None
 
 
-def _check_free(path: Path | None, overwrite: bool, photos: Iterable[Path] = ()) -> None:
+def _check_free(path: Path | None, overwrite: bool, inputs: Iterable[Path] = ()) -> None:
     if path is not None:
-        arguments.check_free(path, photos, overwrite, other="file")
+        arguments.check_free(path, inputs, overwrite, other="file")
 
 
 def _write(path: Path | None, text: str, overwrite: bool) -> None:

@@ -31,15 +31,15 @@ _Scores = dict[tuple[str, int], tuple[float, float]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("sharp", type=Path, metavar="SHARP", help="the sharp photo")
+    parser.add_argument("sharp", type=arguments.path, metavar="SHARP", help="the sharp photo")
     parser.add_argument(
-        "defocused", type=Path, metavar="DEFOCUSED", help="the same scene out of focus, of the same size"
+        "defocused", type=arguments.path, metavar="DEFOCUSED", help="the same scene out of focus, of the same size"
     )
     parser.add_argument(
         "-o",
         "--output",
         required=True,
-        type=Path,
+        type=arguments.path,
         metavar="OUT",
         help="a folder for the synthesised photos (disk.png, gaussian.png, gkm.png), errors.png and coefficients.png",
     )

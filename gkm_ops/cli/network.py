@@ -19,7 +19,9 @@ _BYTES_PER_MEGAPIXEL = 520e6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="instead of those that come with the package")
+    parser.add_argument(
+        "--weights", type=arguments.path, metavar="FILE", help="instead of those that come with the package"
+    )
     parser.add_argument("--release", choices=("v1", "v2"), help="of weights that do not say it")
     arguments.add_device(parser)
     parser.add_argument(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gkm_ops.cli import arguments, messages
-from gkm_ops.defocus.rendering import fill_gaps, render, sharpen_edges
+from gkm_ops.defocus.rendering import check_proportions, fill_gaps, render, sharpen_edges
 from gkm_ops.srgb import to_linear, to_srgb
 
 if TYPE_CHECKING:
@@ -25,16 +25,21 @@ _FRAMES, _FPS, _LONG_SIDE = 48, 24.0, 1920
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photo", type=Path, metavar="PHOTO", help="sharp from near to far")
+    parser.add_argument("photo", type=arguments.path, metavar="PHOTO", help="sharp from near to far")
     parser.add_argument(
         "depth_map",
-        type=Path,
+        type=arguments.path,
         metavar="DEPTH",
         help="a grey PNG or TIFF of 8 or 16 bits, a TIFF or PFM of floats, or a .npy; as large as the photo, or of its "
         "proportions in another size",
     )
     parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="OUT", help="a photo, or for --sweep a .gif or .mp4"
+        "-o",
+        "--output",
+        required=True,
+        type=arguments.path,
+        metavar="OUT",
+        help="a photo, or for --sweep a .gif or .mp4",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists; an input never is")
     parser.add_argument(
@@ -104,6 +109,7 @@ def _still(options: argparse.Namespace) -> None:
     arguments.check_free(options.output, (options.photo, options.depth_map), options.overwrite)
     photo = photos.read(options.photo, max_megapixels=options.max_megapixels)
     photos.check(options.output, photo)
+    _check_opaque(photo, options.photo)
     disparity = _disparity(options, *photo.pixels.shape[:2])
     focus = _disparity_at(options.focus, disparity, "--focus")
     image, disparity = _moved(options.device, photo.image, disparity)
@@ -121,6 +127,7 @@ def _pull(options: argparse.Namespace) -> None:
     video.check(options.output, fps)
     arguments.check_free(options.output, (options.photo, options.depth_map), options.overwrite)
     photo = photos.read(options.photo, max_megapixels=options.max_megapixels)
+    _check_opaque(photo, options.photo)
     disparity = _disparity(options, *photo.pixels.shape[:2])
     start = _disparity_at(0.0 if options.focus is None else options.focus, disparity, "--focus")
     stop = _disparity_at(1.0 if options.focus_to is None else options.focus_to, disparity, "--focus-to")
@@ -141,13 +148,20 @@ def _pull(options: argparse.Namespace) -> None:
     video.write(options.output, frames, fps=fps, overwrite=options.overwrite)
 
 
+def _check_opaque(photo: Photo, path: Path) -> None:
+    """Blur would bring out what transparent pixels hide, and leave the outline sharp."""
+    if photo.pixels.shape[2] in (2, 4) and (photo.pixels[..., -1] < np.iinfo(photo.pixels.dtype).max).any():
+        raise ValueError(f"{path}: got transparent pixels, wanted an opaque photo; put it on a background first")
+
+
 def _disparity(options: argparse.Namespace, H: int, W: int) -> Tensor:
     """The depth map as disparity from 0, its farthest, to 1, its nearest: ``[H, W]``, float32."""
     path = options.depth_map
     depth = _read_depth(path)
-    h, w = depth.shape
-    if abs(h * W - w * H) >= max(H, W):  # a pixel of the map more or less is rounding
-        raise ValueError(f"{path}: got {w} x {h} pixels, wanted the photo's {W} x {H} or its proportions")
+    try:
+        check_proportions(depth.shape, (H, W))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     wanted = "finite"
     if options.depth == "distance":
         wanted = "a number > 0"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+import hashlib
+import os
 
 import torch
 import torch.distributed as dist
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "pairs",
         nargs="*",
-        type=Path,
+        type=arguments.path,
         metavar="DATA",
         help="folders in the DPDD layout (train_c/source, train_c/target) or of pairs by suffix, or such photos",
     )
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         required=True,
-        type=Path,
+        type=arguments.path,
         metavar="RUN",
         help="folder of the run: checkpoint.pt, from which the same command goes on, weights.safetensors, for "
         "--weights, and log.csv, the loss of every step; without the first of these it is begun anew, and may not hold "
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sharp",
         nargs="+",
-        type=Path,
+        type=arguments.path,
         default=[],
         metavar="PHOTOS",
         help="sharp photos or folders of them to blur on the fly",
@@ -56,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of the kernels: FG, fixed Gaussians; TG, trained from those; TR, trained from random ones; "
         "default: %(default)s",
     )
-    parser.add_argument("--weights", type=Path, metavar="FILE", help="start from these instead of at random")
+    parser.add_argument("--weights", type=arguments.path, metavar="FILE", help="start from these instead of at random")
     length = parser.add_mutually_exclusive_group()
     length.add_argument("--epochs", type=int, default=recipe.epochs, help="default: %(default)s")
     length.add_argument("--minutes", type=float, help="train for so long in place of so many epochs")
@@ -131,7 +132,7 @@ def run(options: argparse.Namespace) -> int:
         pairs = find_pairs(options.pairs, split="train", **suffixes) if options.pairs else []
         data = TrainingData(
             pairs,
-            photos.find(options.sharp) if options.sharp else [],
+            list(dict.fromkeys(photos.find(options.sharp))) if options.sharp else [],
             crop=options.crop,
             seed=options.seed,
             synthetic_share=options.synthetic_share,
@@ -149,9 +150,11 @@ def run(options: argparse.Namespace) -> int:
         )
         torch.manual_seed(options.seed)
         net = GKMNet(options.release, options.mode)
+        origin = None
         if options.weights is not None:
             with arguments.naming("--weights"):
                 load_weights(net, options.weights)
+                origin = f"weights {hashlib.sha256(options.weights.read_bytes()).hexdigest()[:12]}"
         device = start_processes(options.device)
         with arguments.device_named(options.device):
             net.to(device)
@@ -159,6 +162,7 @@ def run(options: argparse.Namespace) -> int:
         torch.backends.cudnn.benchmark = True  # all steps are of one shape
         if options.amp:
             torch.set_float32_matmul_precision("high")  # the photos that are blurred need not be more exact
+        data.check(max(1, options.workers))
         data.hold(options.memory, max(1, options.workers))
         finished = train(
             net,
@@ -170,6 +174,7 @@ def run(options: argparse.Namespace) -> int:
             graph=options.graph,
             recompute=options.recompute,
             save_every=options.save_every,
+            origin=origin,
         )
     except torch.OutOfMemoryError as error:
         told = str(error).partition(". ")[0]
@@ -181,5 +186,6 @@ def run(options: argparse.Namespace) -> int:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
-    print(f"{'finished' if finished else 'interrupted; the same command goes on'}: {options.output}")
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{'finished' if finished else 'interrupted; the same command goes on'}: {options.output}")
     return 0 if finished else 130

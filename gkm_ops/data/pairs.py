@@ -86,7 +86,7 @@ def find_pairs(
             f"no pairs found; wanted {split}_c/source and {split}_c/target (the DPDD layout), source and target, or "
             f"photos named X{blur_suffix}.png and X{sharp_suffix}.png{alone}"
         )
-    return _named(list(dict.fromkeys(found)), blur_suffix)
+    return named(list(dict.fromkeys(found)), blur_suffix)
 
 
 def _folder_of_sides(path: Path, split: str) -> Path | None:
@@ -103,11 +103,15 @@ def _folder_of_sides(path: Path, split: str) -> Path | None:
 
 
 def _photos(folder: Path, pattern: str) -> list[Path]:
-    """The files that look like photos, in order; hidden ones are a file manager's own."""
+    """The files that look like photos, in order; hidden ones, and those in hidden folders, are a file manager's own."""
+
+    def is_hidden(path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
     return sorted(
         path
         for path in folder.glob(pattern)
-        if path.suffix.lower() in FORMATS and not path.name.startswith(".") and path.is_file()
+        if path.suffix.lower() in FORMATS and not is_hidden(path) and path.is_file()
     )
 
 
@@ -180,8 +184,13 @@ def _by_suffix(files: list[Path], blur_suffix: str, sharp_suffix: str) -> list[t
     return [(path, sharp[scene]) for scene, path in blurred.items()]
 
 
-def _named(found: list[tuple[Path, Path]], blur_suffix: str) -> list[Pair]:
-    """Each with the blurred photo's path from the folder that holds all of them."""
+def named(found: list[tuple[Path, Path]], blur_suffix: str = "") -> list[Pair]:
+    """Each with the blurred photo's path from the folder that holds all of them, without suffix and extension.
+
+    Example:
+        >>> [pair.name for pair in named([(Path(p), Path(p)) for p in ("sea/a.png", "land/a.png")])]
+        ['sea/a', 'land/a']
+    """
     common = os.path.commonpath([blurred.absolute().parent for blurred, _ in found])
     pairs = []
     for blurred, sharp in found:

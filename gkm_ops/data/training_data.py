@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from gkm_ops import photos
 from gkm_ops.data.pairs import Pair
 from gkm_ops.data.synthetic import Scene, SyntheticDefocus
+from gkm_ops.defocus.rendering import check_proportions
 
 DEPTH_SUFFIX = "_depth"
 # Batches that each thread is ahead of the training.
@@ -125,6 +126,39 @@ class TrainingData:
         digest = hashlib.sha256(repr((len(self.pairs), files)).encode()).hexdigest()[:12]
         return f"{len(files)} files ({sum(size for _, size in files)} bytes, digest {digest})"
 
+    def check(self, threads: int = 1) -> None:
+        """Refuse what a sample could not be cut from, by the first bytes of every file: before hours of training.
+
+        Args:
+            threads: how many files to look at a time.
+
+        Raises:
+            OSError: a file that cannot be read.
+            ValueError: one that is no photo, a photo smaller than the crop, a pair of two sizes, or a depth map of
+                other proportions than its photo.
+        """
+        with ThreadPoolExecutor(threads) as pool:
+            for _ in _ahead(pool, self._check_pair, self.pairs, threads):
+                pass
+            for _ in _ahead(pool, self._check_sharp, self.sharp, threads):
+                pass
+
+    def _check_pair(self, pair: Pair) -> None:
+        sizes = [photos.size(path) for path in (pair.blurred, pair.sharp)]
+        _check_equal(pair, *sizes)
+        self._check_crop(pair.blurred, sizes[0])
+
+    def _check_sharp(self, path: Path) -> None:
+        size, depth_path = photos.size(path), _depth_path(path)
+        self._check_crop(path, size)
+        if depth_path.exists():
+            _check_depth(depth_path, photos.size(depth_path), size)
+
+    def _check_crop(self, path: Path, size: tuple[int, int]) -> None:
+        H, W = size
+        if min(H, W) < self.crop:
+            raise ValueError(f"{path}: got {W} x {H} pixels, wanted at least the crop's {self.crop} a side")
+
     def hold(self, gib: float, threads: int = 1) -> int:
         """Decode photos once and keep them in memory, to cut samples from there and no longer from the files.
 
@@ -197,8 +231,7 @@ class TrainingData:
     def _draw_real(self, turn: int, draw: torch.Generator, blurred: Pixels, sharp: Pixels) -> None:
         pair = self.pairs[self._in_turn(turn, len(self.pairs), 0)]
         sides = [self._read(path)[0] for path in (pair.blurred, pair.sharp)]
-        if sides[0].shape[:2] != sides[1].shape[:2]:
-            raise ValueError(f"{pair.blurred}: got a size unlike that of {pair.sharp}, wanted equal sizes")
+        _check_equal(pair, *(side.shape[1:] for side in sides))
         for image, side in zip((blurred, sharp), self._varied(sides, pair.blurred, draw), strict=True):
             _to_unit_range(side, image)
 
@@ -221,8 +254,12 @@ class TrainingData:
         depth_path = _depth_path(path)
         if not depth_path.exists():
             return [photo]
-        depth = photos.read(depth_path).image[:1].unsqueeze(0)
-        return [photo, F.interpolate(depth, photo.shape[1:], mode="bilinear", align_corners=False)[0].numpy()]
+        depth = photos.read(depth_path)
+        _check_depth(depth_path, depth.pixels.shape[:2], photo.shape[1:])
+        if (depth.image != depth.image[:1]).any():
+            raise ValueError(f"{depth_path}: got colours, wanted grey: one depth per pixel, larger is nearer")
+        image = depth.image[:1].unsqueeze(0)
+        return [photo, F.interpolate(image, photo.shape[1:], mode="bilinear", align_corners=False)[0].numpy()]
 
     def _in_turn(self, turn: int, count: int, kind: int) -> int:
         """Which of ``count`` photos has its turn: another order every time all have had theirs."""
@@ -232,8 +269,7 @@ class TrainingData:
     def _varied(self, images: Sequence[Pixels], path: Path, draw: torch.Generator) -> list[Pixels]:
         """The same crop of each, flipped and turned alike, and with its colours in the same order."""
         H, W = images[0].shape[1:]
-        if min(H, W) < self.crop:
-            raise ValueError(f"{path}: got {W} x {H} pixels, wanted at least the crop's {self.crop} a side")
+        self._check_crop(path, (H, W))
         top, left = (int(torch.randint(n - self.crop + 1, (), generator=draw)) for n in (H, W))
         flip, turns = (int(torch.randint(n, (), generator=draw)) for n in (2, 4))
         colours = torch.randperm(3, generator=draw).numpy() if self.shuffle_colours else slice(None)
@@ -245,6 +281,18 @@ class TrainingData:
 def _depth_path(path: Path) -> Path:
     """Where the depth of a photo is, if it has one."""
     return path.with_name(f"{path.stem}{DEPTH_SUFFIX}.png")
+
+
+def _check_equal(pair: Pair, blurred: Sequence[int], sharp: Sequence[int]) -> None:
+    if tuple(blurred) != tuple(sharp):
+        raise ValueError(f"{pair.blurred}: got a size unlike that of {pair.sharp}, wanted equal sizes")
+
+
+def _check_depth(path: Path, size: tuple[int, int], photo_size: tuple[int, int]) -> None:
+    try:
+        check_proportions(size, photo_size)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _to_unit_range(pixels: Pixels, result: Pixels) -> None:

@@ -70,7 +70,23 @@ def render(
     sigma = disk_sigma(circle_of_confusion(disparity.to(image.dtype), focus, aperture))
     if not sigma.isfinite().all():
         raise ValueError(f"aperture: got {aperture:g}, wanted one that leaves the blur finite in {image.dtype}")
-    return _composite(image, _layers(disparity, sigma, aperture), blur)
+    # In float32 at least: differences of finite float16 may be infinite.
+    wide = disparity.to(torch.promote_types(disparity.dtype, torch.float32))
+    return _composite(image, _layers(wide, sigma, aperture), blur)
+
+
+def check_proportions(map_size: tuple[int, int], photo_size: tuple[int, int]) -> None:
+    """Refuse, by a ValueError, a depth map ``(H, W)`` of other proportions than the photo's; any size will do.
+
+    Example:
+        >>> check_proportions((240, 320), (481, 640))
+        >>> check_proportions((320, 240), (480, 640))
+        Traceback (most recent call last):
+        ValueError: got 240 x 320 pixels, wanted the photo's 640 x 480 or its proportions
+    """
+    (h, w), (H, W) = map_size, photo_size
+    if abs(h * W - w * H) >= max(H, W):  # a pixel of the map more or less is rounding
+        raise ValueError(f"got {w} x {h} pixels, wanted the photo's {W} x {H} or its proportions")
 
 
 def fill_gaps(disparity: Tensor) -> Tensor:
