@@ -228,7 +228,10 @@ def train(
                 losses, stop, time_done = _agreed([loss for loss, *_ in unread], interrupted.is_set(), clock.done())
                 if steps is None:
                     done = time_done
-                lines = [_line(value, *facts) for value, (_, *facts) in zip(losses, unread, strict=True)]
+                lines = [
+                    _line(loss, at, epoch, kind, rate)
+                    for loss, (_, at, epoch, kind, rate) in zip(losses, unread, strict=True)
+                ]
                 bar.set_postfix(loss=f"{losses[-1]:.5f}", refresh=False)
                 bar.update(len(unread))
                 unread.clear()
