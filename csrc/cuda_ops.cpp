@@ -43,18 +43,11 @@ gkm::cuda::Table table_of(std::optional<Tensor>& tensor) {
   return {tensor->data_ptr(), gkm::storage_of(*tensor)};
 }
 
-// Lays the pixels of every row side by side, as all kernels but those for any bank want them, which take longer than the
-// copy and those others together.
+// Lays the pixels of every row side by side, which costs less than what kernels for any layout take longer.
 void lay_out_rows(std::optional<Tensor>& tensor, gkm::Planes& planes, bool maps) {
-  if (!tensor.has_value() || planes.column == 1 || tensor->size(tensor->dim() - 1) <= 1) return;
+  if (!tensor.has_value() || planes.column == 1) return;
   tensor = torch::stable::contiguous(*tensor);
   planes = gkm::planes_of(*tensor, maps);
-}
-
-// Whether a call is always one for these kernels.
-bool is_for_any_bank(const Form& form) {
-  return form.kernels == gkm::cuda::Kernels::generic || form.storage == gkm::Storage::f64 ||
-         form.target > gkm::Target::grad_mix;
 }
 
 void* current_stream(int32_t device) {
@@ -81,7 +74,7 @@ void evaluate(int64_t target, Tensor out, std::optional<Tensor> x, std::optional
   std::copy_n(static_cast<const int64_t*>(radii.data_ptr()), kernels, form.radii);
   form.single = single;
   form.kernels = wanted_kernels();
-  if (!is_for_any_bank(form)) {
+  if (gkm::cuda::wants_plain_rows(form)) {
     lay_out_rows(x, form.x, false);
     lay_out_rows(y, form.y, false);
     lay_out_rows(coeffs, form.coeffs, true);

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -49,16 +50,18 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what `replacing` has left in a folder where its process was killed; only for one who writes there alone.
+    """Remove what `replacing` has left in a folder where its process was killed, and nobody has written to for an hour.
 
     Example:
         >>> Path(".0123456789abcdef.part").touch()
+        >>> os.utime(".0123456789abcdef.part", (0, 0))
         >>> remove_leftovers(Path())
         >>> Path(".0123456789abcdef.part").exists()
         False
     """
     for path in folder.glob(f".{'[0-9a-f]' * _DIGITS}{_PART}"):
-        path.unlink(missing_ok=True)
+        if path.stat().st_mtime < time.time() - 3600:
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

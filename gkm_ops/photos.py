@@ -130,7 +130,9 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
 
 def size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """How many pixels a photo is high and wide, the right way up, from its file's first bytes.
+    """How many pixels a photo is high and wide, the right way up, without decoding them.
+
+    EXIF data that a PNG has behind its pixels is not seen.
 
     Raises:
         OSError, ValueError: as `read`, but for damage to the pixels.
@@ -145,14 +147,16 @@ def size(path: str | os.PathLike[str]) -> tuple[int, int]:
         width, height = image.size
         if isinstance(image, TiffImagePlugin.TiffImageFile):  # which some versions of Pillow call turned by now
             width, height = (image.tag_v2[tag] for tag in (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH))
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        exif = Image.Image.getexif(image)  # a PNG's own would decode it to look behind its pixels
+        turned = exif.get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
     return (width, height) if turned else (height, width)
 
 
 def read(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Read a photo: PNG, JPEG, TIFF or WebP of 8 or (PNG, TIFF) 16 bits, grey or RGB, with or without alpha.
 
-    A palette is read as the colours it stands for. Not read is a TIFF's grey of 16 bits with alpha.
+    A palette is read as the colours it stands for, and colours that a TIFF's alpha has been multiplied into without it.
+    A TIFF's fourth number of no stated meaning is left out. Not read is a TIFF's grey of 16 bits with alpha.
 
     Args:
         path: the file. Its content says which format it is.
@@ -356,8 +360,9 @@ def _tiff_of_16_bits(file: BinaryIO) -> NDArray[Any]:
 
 def _divided(pixels: NDArray[Any]) -> NDArray[Any]:
     """Colours into which alpha has been multiplied without it; of what is wholly transparent they are black."""
-    alpha, largest = pixels[..., 3:].astype(np.float64), np.iinfo(pixels.dtype).max
-    colours = np.divide(pixels[..., :3] * float(largest), alpha, out=np.zeros(pixels[..., :3].shape), where=alpha > 0)
+    largest = np.float32(np.iinfo(pixels.dtype).max)
+    alpha, colours = pixels[..., 3:], pixels[..., :3] * largest
+    np.divide(colours, alpha, out=colours, where=alpha > 0)
     return np.concatenate((colours.clip(0, largest).round().astype(pixels.dtype), pixels[..., 3:]), -1)
 
 

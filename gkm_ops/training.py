@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
 import itertools
 import math
@@ -13,7 +12,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,6 +40,9 @@ _ENTRIES: dict[str, Callable[[Any], bool]] = {
     "step": lambda value: isinstance(value, int) and value >= 0,
     "done": lambda value: isinstance(value, float) and 0 <= value <= 1,
 }
+
+# Of the log, under those columns.
+_Line = tuple[int, int, str, float, float]
 
 # As released: SSIM takes part from this epoch on, in turns of so many epochs.
 _SSIM_FROM, _SSIM_TURN = 1000, 100
@@ -134,7 +136,7 @@ def train(
     recompute: bool | None = None,
     save_every: int = 500,
     progress: bool = True,
-    origin: str | None = None,
+    weights: str | None = None,
 ) -> bool:
     """Train ``net`` in place, writing a checkpoint, the weights and a log into the folder ``run``.
 
@@ -162,8 +164,8 @@ def train(
             memory. Default: on the CPU, but not on a GPU.
         save_every: steps between checkpoints; there is one after the first step, too.
         progress: show a bar.
-        origin: what to call the weights that ``net`` comes with, if they are of a file; a run that began with others
-            does not go on.
+        weights: what to call those that ``net`` comes with, if they are of a file, such as a digest of it; a run that
+            began with others does not go on.
 
     Returns:
         Whether the recipe was carried through to its end.
@@ -193,7 +195,7 @@ def train(
     optimizer = optimizer_of(net, device, recipe.learning_rate, recipe.amp)
     signature = {**asdict(recipe), "crop": data.crop, "seed": data.seed, "samples": len(data)}
     signature |= {"synthetic_share": data.synthetic_share, "shuffle_colours": data.shuffle_colours}
-    signature |= {"release": net.gcm.release, "mode": net.gcm.mode, "photos": data.fingerprint(), "origin": origin}
+    signature |= {"release": net.gcm.release, "mode": net.gcm.mode, "photos": data.fingerprint(), "weights": weights}
     with _alone_in(run) as content:
         first, done = _resume(content, run, net, optimizer, signature)
         log = _Log(run / LOG, first) if rank == 0 else None
@@ -229,9 +231,10 @@ def train(
                 if steps is None:
                     done = time_done
                 lines = [
-                    _line(loss, at, epoch, kind, rate)
+                    (at, epoch, kind, loss, rate)
                     for loss, (_, at, epoch, kind, rate) in zip(losses, unread, strict=True)
                 ]
+                _check_finite(lines, log)
                 bar.set_postfix(loss=f"{losses[-1]:.5f}", refresh=False)
                 bar.update(len(unread))
                 unread.clear()
@@ -440,14 +443,16 @@ def _agreed(losses: list[Tensor], interrupted: bool, done: float) -> tuple[list[
     return [total / world for total in totals], stops > 0, done
 
 
-def _line(loss: float, step: int, epoch: int, kind: str, rate: float) -> tuple[int, int, str, float, float]:
-    """The log's line of a step, whose loss has to be finite."""
-    if not math.isfinite(loss):
-        raise ValueError(
-            f"loss: got {loss} at step {step}, wanted a finite number; look for broken photos, or begin in another "
-            "folder with a lower learning rate or other weights; the last checkpoint stands"
-        )
-    return step, epoch, kind, loss, rate
+def _check_finite(lines: list[_Line], log: _Log | None) -> None:
+    """Of losses that are not finite the first is an error; those before it go into a log that has begun."""
+    for i, (step, _, _, loss, _) in enumerate(lines):
+        if not math.isfinite(loss):
+            if log is not None and log.begun:
+                log.write(lines[:i])
+            raise ValueError(
+                f"loss: got {loss} at step {step}, wanted a finite number; look for broken photos, or begin in another "
+                "folder with a lower learning rate or other weights; what was saved before stands"
+            )
 
 
 def _save(run: Path, net: GKMNet, optimizer: torch.optim.Optimizer, progress: dict[str, Any]) -> None:
@@ -471,7 +476,7 @@ def _resume(
         advice = f"move it away, and {WEIGHTS} and {LOG}, to begin anew, or choose another folder"
         raise ValueError(f"{error}; {advice}") from error
     recorded = state["signature"]
-    advice = "choose another folder, or the same recipe, net and data to go on"
+    advice = "choose another folder, or the same recipe, net, weights and data to go on"
     for name, wanted in signature.items():
         if name in recorded and recorded[name] != wanted:
             raise ValueError(f"{run}: got a run with {name} {recorded[name]}, wanted {wanted}; {advice}")
@@ -519,6 +524,8 @@ def _locked(run: Path) -> int:
         raise ValueError(f"{run}: got a file, wanted a folder for the run")
     run.mkdir(parents=True, exist_ok=True)
     lock = os.open(run, os.O_RDONLY)
+    import fcntl  # of Unix alone, as is all that follows
+
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -528,7 +535,8 @@ def _locked(run: Path) -> int:
         ) from error
     except OSError:  # a file system without locks
         return lock
-    remove_leftovers(run)
+    with suppress(OSError):
+        remove_leftovers(run)
     return lock
 
 
@@ -568,7 +576,7 @@ class _Log:
             file.write("".join(f"{line}\n" for line in (",".join(_COLUMNS), *kept)).encode())
         self.begun = True
 
-    def write(self, lines: list[tuple[Any, ...]]) -> None:
+    def write(self, lines: list[_Line]) -> None:
         if not self.begun:
             self._begin()
         with naming(self.path), self.path.open("a", newline="") as file:

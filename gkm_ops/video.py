@@ -6,6 +6,7 @@ wheels bring FFmpeg with x264: ``pip install "gkm-ops[video]"`` installs them.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -126,4 +127,6 @@ def _write_mp4(file: BinaryIO, frames: Iterator[NDArray[np.uint8]], fps: float) 
                 container.mux(stream.encode(picture.reformat(format="yuv420p", dst_colorspace=_BT709)))
             container.mux(stream.encode(None))
     except av.FFmpegError as error:
-        raise OSError(error.errno, f"FFmpeg cannot write the video: {error.strerror}") from error
+        told = f"FFmpeg cannot write the video: {error.strerror}"
+        # FFmpeg has errors of its own beside the system's, whose numbers mean nothing elsewhere.
+        raise (OSError(error.errno, told) if error.errno in errno.errorcode else OSError(told)) from error

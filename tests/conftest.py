@@ -139,18 +139,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="of the cases of every test that has many, every N-th alone; a prime meets all values of their parameters",
+        help="of the cases of every test that has many, every N-th alone, and every 17th of those that have less than ten "
+        "times N: such primes keep clear of the counts of their parameters",
     )
 
 
+@pytest.hookimpl(trylast=True)  # of what -k and -m have left
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    stride, many = config.getoption("--every"), 40
+    every, many = config.getoption("--every"), 40
     by_test: dict[str, list[pytest.Item]] = {}
     for item in items:
         by_test.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    left_out = {
-        item for cases in by_test.values() if len(cases) >= many for i, item in enumerate(cases) if i % stride != 0
-    }
+
+    def stride(cases: list[pytest.Item]) -> int:
+        return 1 if len(cases) < many else every if len(cases) >= 10 * every else min(every, 17)
+
+    left_out = {item for cases in by_test.values() for i, item in enumerate(cases) if i % stride(cases) != 0}
     if left_out:
         config.hook.pytest_deselected(items=list(left_out))
         items[:] = [item for item in items if item not in left_out]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import subprocess
 import sys
 
 import numpy as np
@@ -288,6 +289,18 @@ def test_options_of_pairs_are_refused_beside_synthetic(tmp_path, gkm_evaluate):
         status, _, complaints = gkm_evaluate("--synthetic", tmp_path, *option)
         assert status == 1
         assert "--synthetic: got it beside --blur-suffix, --sharp-suffix or --split" in complaints
+
+
+def test_figures_are_written_though_nobody_reads_the_table(folder, weights, tmp_path):
+    options = ["-o", str(tmp_path / "figures.csv"), "--weights", str(weights), "--device=cpu", "--no-lpips"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gkm_ops", "evaluate", str(folder), *options],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    assert "error" not in process.stderr.read()
+    assert process.wait() == 141
+    assert (tmp_path / "figures.csv").read_text().startswith("name,")
 
 
 def test_the_weights_are_an_input(folder, weights, gkm_evaluate):

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +103,12 @@ def test_info_as_json_is_build_info(capsys):
     main(["info", "--json"])
     facts = json.loads(capsys.readouterr().out)
     assert facts == {"gkm_ops": gkm_ops.__version__, "forced_backend": None, **gkm_ops.build_info()}
+
+
+def test_a_command_whose_output_is_closed_from_the_start_succeeds():
+    script = f"{shlex.quote(sys.executable)} -m gkm_ops info >&-"
+    done = subprocess.run(script, shell=True, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_who_stops_reading_what_is_printed_is_no_error():

@@ -53,9 +53,13 @@ def net(release, backend):
     return net.to(backend.device)
 
 
+def images_of(golden):
+    return [torch.from_numpy(golden[f"in{scale}"]) for scale in (1, 2, 3)]
+
+
 @pytest.fixture
 def images(golden, backend):
-    return [torch.from_numpy(golden[f"in{scale}"]).to(backend.device) for scale in (1, 2, 3)]
+    return [image.to(backend.device) for image in images_of(golden)]
 
 
 def test_bank_equals_the_release(backend, golden, images, release):

@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("tqdm", reason="the benchmarks need the bench extra")
 
-from test_gkmnet import GOLDEN, RELEASES, by_rule, images
+from test_gkmnet import GOLDEN, RELEASES, by_rule, images_of
 
 from benchmarks.network import cli, report, suite, tasks
 from benchmarks.network.cases import BFLOAT16, CONTENDERS, ESTIMATES, OURS, PUBLISHED, Case, cases, prepare
@@ -44,18 +44,18 @@ def published(release):
 
 
 def test_published_bank_equals_the_release(golden, published):
-    np.testing.assert_allclose(published.GCM(images(golden)[2]).numpy(), golden["gcm"], rtol=0, atol=1e-6)
+    np.testing.assert_allclose(published.GCM(images_of(golden)[2]).numpy(), golden["gcm"], rtol=0, atol=1e-6)
 
 
 def test_published_evaluation_equals_the_release(golden, published):
     with torch.no_grad():
-        outputs = published.eval()(*images(golden))
+        outputs = published.eval()(*images_of(golden))
     for scale, got in enumerate(outputs, 1):
         np.testing.assert_allclose(got.numpy(), golden[f"eval{scale}"], rtol=0, atol=1e-5)
 
 
 def test_published_training_equals_the_release(golden, published):
-    loss = sum(x.square().mean() for x in published(*images(golden)))
+    loss = sum(x.square().mean() for x in published(*images_of(golden)))
     assert loss.item() == pytest.approx(golden["train_loss"].item(), rel=1e-3)
     loss.backward()
     want = dict(zip(map(str, golden["names"]), golden["grad_norms"].tolist(), strict=True))

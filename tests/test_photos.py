@@ -132,6 +132,17 @@ def test_alpha_that_is_multiplied_into_the_colours_of_a_tiff(tmp_path):
     np.testing.assert_array_equal(photos.read(tmp_path / "again.tif").pixels, got.pixels)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_a_size_takes_no_pixels(tmp_path, suffix):
+    path = tmp_path / f"photo{suffix}"
+    photos.write(path, Photo(np.random.default_rng(0).integers(0, 256, (160, 200, 3)).astype(np.uint8)))
+    if suffix != ".webp":  # which Pillow wants whole
+        path.write_bytes(path.read_bytes()[:2000])
+        with pytest.raises(ValueError, match=path.name):
+            photos.read(path)
+    assert photos.size(path) == (160, 200)
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_what_a_tiff_has_beside_colours_and_does_not_call_alpha_is_left_out(tmp_path, bits):
     path, stored = tmp_path / "photo.tif", pixels(4, bits)

@@ -295,11 +295,14 @@ def test_one_run_at_a_time_has_a_folder(data, tmp_path):
 
 def test_what_a_killed_run_has_left_goes(data, one_step):
     run, recipe = one_step
-    left, mine = run / ".0123456789abcdef.part", run / "notes.part"
-    for path in (left, mine):
+    left, fresh, mine = run / ".0123456789abcdef.part", run / ".0123456789abcdee.part", run / "notes.part"
+    for path in (left, fresh, mine):
         path.touch()
+    for path in (left, mine):
+        os.utime(path, (0, 0))
     train(fresh_net(), data, run, recipe, progress=False)
     assert mine.exists()
+    assert fresh.exists()  # another command may be at it
     assert not left.exists()
 
 
@@ -325,7 +328,7 @@ def test_a_run_that_began_with_other_weights_is_left_alone(folder, tmp_path, cap
     assert main([*command, f"--weights={tmp_path / '0.safetensors'}"]) == 0
     assert main([*command, f"--weights={tmp_path / '0.safetensors'}"]) == 0
     assert main([*command, f"--weights={tmp_path / '1.safetensors'}"]) == 1
-    assert "got a run with origin weights " in capsys.readouterr().err
+    assert "got a run with weights " in capsys.readouterr().err
     assert main(command) == 1
 
 

@@ -130,6 +130,8 @@ def test_what_no_sample_can_be_cut_from_is_told_beforehand(pairs, tmp_path):
         data.check()
     with pytest.raises(ValueError, match="got a size unlike"):
         data.batch(range(6))
+    TrainingData([other], [pairs[0].sharp], crop=48, synthetic_share=1.0).check()  # of which no sample is cut
+    TrainingData(pairs, [small], crop=48, synthetic_share=0.0).check()
     (tmp_path / "none.png").touch()
     with pytest.raises(ValueError, match=r"none\.png: cannot identify the file"):
         TrainingData([], [tmp_path / "none.png"], crop=48).check()

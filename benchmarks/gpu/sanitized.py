@@ -1,7 +1,8 @@
 """Small calls of every kind of kernels, for a tool that looks over their shoulders: ``compute-sanitizer``.
 
 A call of one tile and one of more tiles than a GPU takes at once, since blocks go on from tile to tile; with odd sizes,
-dense gradients, which kernels on matrix units want, and a mix, which has kernels of its own.
+dense gradients, which kernels on matrix units want, and a mix, which has kernels of its own. At last what one kind alone
+serves: gradients by taps and the closed form.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ KERNELS = (
     "tailored",
     "",
 )  # at last those that serve by themselves
-_SIZES = ((1, 40, 51), (3, 345, 339))
+_SIZES = ((1, 40, 51), (4, 345, 339))
 _DTYPES = (torch.float32, torch.bfloat16)
 
 
@@ -37,6 +38,12 @@ def main(device: str = "cuda", sizes: tuple[tuple[int, int, int], ...] = _SIZES)
                 for mixed in (None, mix):
                     y = gkm_ops.gkm_blur(x, coeffs, bank, mix=mixed)
                     y.backward(torch.rand_like(y))
+    learned = gkm_ops.GaussianBank([0.5, 1.0, 2.0], trainable=True).to(device)
+    x, y = (torch.rand(1, 3, 40, 51, device=device, requires_grad=True) for _ in range(2))
+    coeffs = torch.rand(1, 3, 40, 51, device=device)
+    blurred = gkm_ops.gkm_blur(x, coeffs, learned)
+    blurred.backward(torch.rand_like(blurred))
+    gkm_ops.gkm_ridge_dual(x, y, bank, ridge=0.1)
     if device != "cpu":
         torch.cuda.synchronize(device)
 

@@ -49,6 +49,12 @@ size_t workspace_bytes(const Form& form) {
   return size_t(slabs_of(form) * sums_of(form)) * (form.storage == Storage::f64 ? sizeof(double) : sizeof(float));
 }
 
+bool wants_plain_rows(Form form) {
+  if (form.kernels == Kernels::generic || has_plain_rows(form)) return false;
+  for (Planes* planes : {&form.x, &form.y, &form.coeffs}) planes->column = 1;
+  return composed::serves(form) || stacked::serves(form) || spread::serves(form) || banded::serves(form);
+}
+
 int launch(const Form& form, void* stream) {
   if (form.target == Target::grad_taps_w) return launch(transposed(form), stream);
   const auto wants = [&](Kernels kernels) { return form.kernels == kernels || form.kernels == Kernels::best; };

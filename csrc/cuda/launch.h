@@ -10,6 +10,9 @@ namespace gkm::cuda {
 // How many bytes `form.workspace` is to have.
 size_t workspace_bytes(const Form& form);
 
+// Whether faster kernels than those for any bank would serve a call, if the pixels of its rows lay side by side.
+bool wants_plain_rows(Form form);
+
 // Starts a call on a stream of the current device, a cudaStream_t. Returns CUDA's error code, 0 for none.
 int launch(const Form& form, void* stream);
 

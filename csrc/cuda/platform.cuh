@@ -199,9 +199,9 @@ inline bool has_stacks() {
 
 constexpr int kInvalidValue = cudaErrorInvalidValue;
 
-// An error that has been noticed: CUDA would tell it again of the next launch.
+// An error that is told now: CUDA would tell it again of the next launch.
 inline cudaError_t forgotten(cudaError_t error) {
-  cudaGetLastError();
+  if (error != cudaSuccess) cudaGetLastError();
   return error;
 }
 

@@ -102,8 +102,8 @@ def _run(options: argparse.Namespace) -> int:
     )
     if rows:
         rows.append(mean(rows))
-        print(table(rows))
         _write(options.output, as_csv(rows), options.overwrite)
+        print(table(rows))
     return messages.failed("evaluate", f"{len(skipped)} of {len(pairs)} skipped") if skipped else 0
 
 

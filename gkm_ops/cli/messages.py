@@ -17,7 +17,9 @@ def say(command: str, message: str) -> None:
 
 
 def failed(command: str, error: Exception | str) -> int:
-    """An error, by its kind where it has no words."""
+    """An error, by its kind where it has no words; that nobody reads any more is for the command line to see."""
+    if isinstance(error, BrokenPipeError):
+        raise error
     say(command, f"error: {str(error) or type(error).__name__}")
     return 1
 

@@ -25,7 +25,7 @@ _FRAMES, _FPS, _LONG_SIDE = 48, 24.0, 1920
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("photo", type=arguments.path, metavar="PHOTO", help="sharp from near to far")
+    parser.add_argument("photo", type=arguments.path, metavar="PHOTO", help="sharp from near to far, and opaque")
     parser.add_argument(
         "depth_map",
         type=arguments.path,

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="RUN",
         help="folder of the run: checkpoint.pt, from which the same command goes on, weights.safetensors, for "
         "--weights, and log.csv, the loss of every step; without the first of these it is begun anew, and may not hold "
-        "the others",
+        "the others; one command at a time has it",
     )
     parser.add_argument(
         "--sharp",
@@ -150,11 +150,11 @@ def run(options: argparse.Namespace) -> int:
         )
         torch.manual_seed(options.seed)
         net = GKMNet(options.release, options.mode)
-        origin = None
+        digest = None
         if options.weights is not None:
             with arguments.naming("--weights"):
                 load_weights(net, options.weights)
-                origin = f"weights {hashlib.sha256(options.weights.read_bytes()).hexdigest()[:12]}"
+                digest = hashlib.sha256(options.weights.read_bytes()).hexdigest()[:12]
         device = start_processes(options.device)
         with arguments.device_named(options.device):
             net.to(device)
@@ -174,7 +174,7 @@ def run(options: argparse.Namespace) -> int:
             graph=options.graph,
             recompute=options.recompute,
             save_every=options.save_every,
-            origin=origin,
+            weights=digest,
         )
     except torch.OutOfMemoryError as error:
         told = str(error).partition(". ")[0]

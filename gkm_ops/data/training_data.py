@@ -127,7 +127,7 @@ class TrainingData:
         return f"{len(files)} files ({sum(size for _, size in files)} bytes, digest {digest})"
 
     def check(self, threads: int = 1) -> None:
-        """Refuse what a sample could not be cut from, by the first bytes of every file: before hours of training.
+        """Refuse what a sample could not be cut from, before hours of training; no pixels are decoded.
 
         Args:
             threads: how many files to look at a time.
@@ -138,9 +138,9 @@ class TrainingData:
                 other proportions than its photo.
         """
         with ThreadPoolExecutor(threads) as pool:
-            for _ in _ahead(pool, self._check_pair, self.pairs, threads):
+            for _ in _ahead(pool, self._check_pair, self.pairs if self.synthetic_share < 1 else [], threads):
                 pass
-            for _ in _ahead(pool, self._check_sharp, self.sharp, threads):
+            for _ in _ahead(pool, self._check_sharp, self.sharp if self.synthetic_share > 0 else [], threads):
                 pass
 
     def _check_pair(self, pair: Pair) -> None:
