@@ -139,7 +139,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="of the cases of every test that has many, every N-th alone, and every 17th of those that have less than ten "
+        help="of the cases of every test that has many, every N-th alone, and every 17th where they are less than ten "
         "times N: such primes keep clear of the counts of their parameters",
     )
 

@@ -1,8 +1,8 @@
 """Small calls of every kind of kernels, for a tool that looks over their shoulders: ``compute-sanitizer``.
 
 A call of one tile and one of more tiles than a GPU takes at once, since blocks go on from tile to tile; with odd sizes,
-dense gradients, which kernels on matrix units want, and a mix, which has kernels of its own. At last what one kind alone
-serves: gradients by taps and the closed form.
+dense gradients, which kernels on matrix units want, and a mix, which has kernels of its own. At last gradients by taps
+and the closed form, which kernels for any bank serve.
 """
 
 from __future__ import annotations
