@@ -121,6 +121,7 @@ KERNELS_THAT_ARE_NOT_THERE = """
 #include "cuda/launch.h"
 namespace gkm::cuda {
 size_t workspace_bytes(const Form&) { return 0; }
+bool wants_plain_rows(Form) { return false; }
 int launch(const Form&, void*) { return 0; }
 const char* message_of(int) { return "no GPU of theirs"; }
 int presence() { return 1; }
