@@ -152,6 +152,23 @@ def size(path: str | os.PathLike[str]) -> tuple[int, int]:
     return (width, height) if turned else (height, width)
 
 
+def check_proportions(path: Path, map_size: tuple[int, int], photo_size: tuple[int, int]) -> None:
+    """Refuse a depth map ``(H, W)`` of other proportions than the photo's; any size will do.
+
+    Raises:
+        ValueError: they differ by more than rounding does; it names the map's file.
+
+    Example:
+        >>> check_proportions(Path("depth.png"), (240, 320), (481, 640))
+        >>> check_proportions(Path("depth.png"), (320, 240), (480, 640))
+        Traceback (most recent call last):
+        ValueError: depth.png: got 240 x 320 pixels, wanted the photo's 640 x 480 or its proportions
+    """
+    (h, w), (H, W) = map_size, photo_size
+    if abs(h * W - w * H) >= max(H, W):  # a pixel of the map more or less is rounding
+        raise ValueError(f"{path}: got {w} x {h} pixels, wanted the photo's {W} x {H} or its proportions")
+
+
 def read(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
     """Read a photo: PNG, JPEG, TIFF or WebP of 8 or (PNG, TIFF) 16 bits, grey or RGB, with or without alpha.
 

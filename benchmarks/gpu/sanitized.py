@@ -13,15 +13,8 @@ import torch
 
 import gkm_ops
 
-KERNELS = (
-    "generic",
-    "banded",
-    "composed",
-    "stacked",
-    "spread",
-    "tailored",
-    "",
-)  # at last those that serve by themselves
+# At last those that serve by themselves.
+KERNELS = ("generic", "banded", "composed", "stacked", "spread", "tailored", "")
 _SIZES = ((1, 40, 51), (4, 345, 339))
 _DTYPES = (torch.float32, torch.bfloat16)
 

@@ -10,15 +10,9 @@ size_t shared_bytes(const Form& form) {
   return Samples<S>::bytes() + Bank::bytes(form);
 }
 
-// How many blocks the device holds at once.
-template <class S>
-int64_t places(const Form& form) {
-  return int64_t(multiprocessors()) * blocks_at_once(shared_bytes<S>(form), kBlocks);
-}
-
 template <class S>
 int launch_in(const Form& form, void* stream) {
-  const int64_t blocks = least(Tile::count(form), places<S>(form));
+  const int64_t blocks = least(Tile::count(form), places(shared_bytes<S>(form), kBlocks));
   const auto kernel = form.target == Target::blur ? blur<S> : correlate<S>;
   return gkm::cuda::launch(kernel, blocks, kThreads, shared_bytes<S>(form), stream, form);
 }
@@ -38,7 +32,8 @@ bool serves(const Form& form) {
 
 bool pays(const Form& form) {
   // As long as every block has one tile, a call takes no longer than that, and banded products have larger ones.
-  return with_kind(form, [&](auto kind) { return Tile::count(form) <= places<typename decltype(kind)::S>(form); });
+  const size_t bytes = with_kind(form, [&](auto kind) { return shared_bytes<typename decltype(kind)::S>(form); });
+  return Tile::count(form) <= places(bytes, kBlocks);
 }
 
 int launch(const Form& form, void* stream) {

@@ -182,11 +182,12 @@ inline int attribute(cudaDeviceAttr of) {
 inline int multiprocessors() { return attribute(cudaDevAttrMultiProcessorCount); }
 inline size_t shared_bytes_of_a_block() { return attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
-// How many blocks of so much shared memory a multiprocessor has room for, up to `most`, for which registers leave room.
-inline int blocks_at_once(size_t shared_bytes, int most) {
+// How many blocks of so much shared memory the device holds at once, up to `most` on a multiprocessor, for which registers
+// leave room.
+inline int64_t places(size_t shared_bytes, int most) {
   const size_t of_a_block = shared_bytes + attribute(cudaDevAttrReservedSharedMemoryPerBlock);
   const int room = static_cast<int>(attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor) / of_a_block);
-  return room < 1 ? 1 : room < most ? room : most;
+  return int64_t(multiprocessors()) * (room < 1 ? 1 : room < most ? room : most);
 }
 
 inline bool has_stacks() {

@@ -10,7 +10,8 @@ bool serves(const Form& form) {
   // Tiles, and what maps lie apart, are counted in 31 and 32 bits.
   if (Tile::count(form) > INT32_MAX / 2) return false;
   if (form.coeffs.map < 0 || form.coeffs.map > UINT32_MAX) return false;
-  return with_kind(form, [&](auto kind) { return warps_of(kind, form); }) > 0;
+  const size_t least_bytes = with_kind(form, [&](auto kind) { return shared_bytes<decltype(kind)::kTerms>(form, 1); });
+  return least_bytes <= shared_bytes_of_a_block();
 }
 
 }  // namespace gkm::cuda::spread

@@ -367,29 +367,34 @@ size_t shared_bytes(const Form& form, int warps) {
   return windows_bytes<TERMS>(form, warps) + Bank<TERMS>::bytes(form) + Order::bytes(form);
 }
 
-// How many blocks of so many warps a multiprocessor takes at once.
-template <int TERMS>
-int blocks_at_once(const Form& form, int warps) {
-  return gkm::cuda::blocks_at_once(shared_bytes<TERMS>(form, warps), kBlocks * kMostWarps / warps);
-}
+// How blocks are shaped, and how many of them the device holds at once.
+struct Blocks {
+  int warps = 0;
+  int64_t places = 0;
 
-// How many warps a block is to have, 0 where there is no memory for one: most at once, in the fewest blocks, as each has a
-// bank of its own.
-template <class S, int TERMS>
-int warps_of(Kind<S, TERMS>, const Form& form) {
-  int best = 0, most_at_once = 0;
+  int64_t warps_at_once() const { return warps * places; }
+};
+
+// Those of most warps at once, in the fewest blocks, as each has a bank of its own.
+template <int TERMS>
+Blocks blocks_of(const Form& form) {
+  const size_t most_bytes = shared_bytes_of_a_block();
+  const int64_t most_warps = int64_t(multiprocessors()) * kBlocks * kMostWarps;
+  Blocks best;
   for (int warps : {kMostWarps, 3, 2, 1}) {
-    if (shared_bytes<TERMS>(form, warps) > shared_bytes_of_a_block()) continue;
-    const int at_once = warps * blocks_at_once<TERMS>(form, warps);
-    if (at_once > most_at_once) best = warps, most_at_once = at_once;
+    const size_t bytes = shared_bytes<TERMS>(form, warps);
+    if (bytes > most_bytes) continue;
+    const Blocks blocks{warps, places(bytes, kBlocks * kMostWarps / warps)};
+    if (blocks.warps_at_once() > best.warps_at_once()) best = blocks;
+    if (best.warps_at_once() == most_warps) break;
   }
   return best;
 }
 
 template <class S, int TERMS>
-int launch(Kind<S, TERMS> kind, const Form& form, void* stream) {
-  const int warps = warps_of(kind, form);
-  const int64_t tiles = Tile::count(form), most_blocks = int64_t(multiprocessors()) * blocks_at_once<TERMS>(form, warps);
+int launch(Kind<S, TERMS>, const Form& form, void* stream) {
+  const auto [warps, most_blocks] = blocks_of<TERMS>(form);
+  const int64_t tiles = Tile::count(form);
   int parts = 1;  // of a tile's kernels
   for (int of : {2, 3, 6}) {
     if (warps % of == 0 && of <= form.M && tiles * of <= most_blocks * warps) parts = of;

@@ -18,7 +18,7 @@ bool has_groups(const Form& form) {
 
 template <class S, int TERMS>
 int launch_kind(Kind<S, TERMS>, const Form& form, void* stream) {
-  const int64_t blocks = least(Tile::count(form), int64_t(multiprocessors()) * blocks_at_once(Memory<TERMS>::kBytes, kBlocks));
+  const int64_t blocks = least(Tile::count(form), places(Memory<TERMS>::kBytes, kBlocks));
   const auto kernel = form.target == Target::blur ? blur<S, TERMS> : correlate<S, TERMS>;
   return gkm::cuda::launch(kernel, blocks, kThreads, Memory<TERMS>::kBytes, stream, form);
 }

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gkm_ops.cli import arguments, messages
-from gkm_ops.defocus.rendering import check_proportions, fill_gaps, render, sharpen_edges
+from gkm_ops.defocus.rendering import fill_gaps, render, sharpen_edges
 from gkm_ops.srgb import to_linear, to_srgb
 
 if TYPE_CHECKING:
@@ -156,12 +156,11 @@ def _check_opaque(photo: Photo, path: Path) -> None:
 
 def _disparity(options: argparse.Namespace, H: int, W: int) -> Tensor:
     """The depth map as disparity from 0, its farthest, to 1, its nearest: ``[H, W]``, float32."""
+    from gkm_ops import photos
+
     path = options.depth_map
     depth = _read_depth(path)
-    try:
-        check_proportions(depth.shape, (H, W))
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    photos.check_proportions(path, depth.shape, (H, W))
     wanted = "finite"
     if options.depth == "distance":
         wanted = "a number > 0"

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from gkm_ops import photos
 from gkm_ops.data.pairs import Pair
 from gkm_ops.data.synthetic import Scene, SyntheticDefocus
-from gkm_ops.defocus.rendering import check_proportions
 
 DEPTH_SUFFIX = "_depth"
 # Batches that each thread is ahead of the training.
@@ -152,7 +151,7 @@ class TrainingData:
         size, depth_path = photos.size(path), _depth_path(path)
         self._check_crop(path, size)
         if depth_path.exists():
-            _check_depth(depth_path, photos.size(depth_path), size)
+            photos.check_proportions(depth_path, photos.size(depth_path), size)
 
     def _check_crop(self, path: Path, size: tuple[int, int]) -> None:
         H, W = size
@@ -255,7 +254,7 @@ class TrainingData:
         if not depth_path.exists():
             return [photo]
         depth = photos.read(depth_path)
-        _check_depth(depth_path, depth.pixels.shape[:2], photo.shape[1:])
+        photos.check_proportions(depth_path, depth.pixels.shape[:2], photo.shape[1:])
         if (depth.image != depth.image[:1]).any():
             raise ValueError(f"{depth_path}: got colours, wanted grey: one depth per pixel, larger is nearer")
         image = depth.image[:1].unsqueeze(0)
@@ -286,13 +285,6 @@ def _depth_path(path: Path) -> Path:
 def _check_equal(pair: Pair, blurred: Sequence[int], sharp: Sequence[int]) -> None:
     if tuple(blurred) != tuple(sharp):
         raise ValueError(f"{pair.blurred}: got a size unlike that of {pair.sharp}, wanted equal sizes")
-
-
-def _check_depth(path: Path, size: tuple[int, int], photo_size: tuple[int, int]) -> None:
-    try:
-        check_proportions(size, photo_size)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
 
 
 def _to_unit_range(pixels: Pixels, result: Pixels) -> None:

@@ -75,20 +75,6 @@ def render(
     return _composite(image, _layers(wide, sigma, aperture), blur)
 
 
-def check_proportions(map_size: tuple[int, int], photo_size: tuple[int, int]) -> None:
-    """Refuse, by a ValueError, a depth map ``(H, W)`` of other proportions than the photo's; any size will do.
-
-    Example:
-        >>> check_proportions((240, 320), (481, 640))
-        >>> check_proportions((320, 240), (480, 640))
-        Traceback (most recent call last):
-        ValueError: got 240 x 320 pixels, wanted the photo's 640 x 480 or its proportions
-    """
-    (h, w), (H, W) = map_size, photo_size
-    if abs(h * W - w * H) >= max(H, W):  # a pixel of the map more or less is rounding
-        raise ValueError(f"got {w} x {h} pixels, wanted the photo's {W} x {H} or its proportions")
-
-
 def fill_gaps(disparity: Tensor) -> Tensor:
     """Give each pixel without a finite disparity the farther of its nearest neighbours in the row that have one.
 

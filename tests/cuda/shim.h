@@ -259,8 +259,8 @@ inline unsigned char* block_memory() { return shim::memory; }
 
 inline int multiprocessors() { return shim::processors; }
 inline size_t shared_bytes_of_a_block() { return shim::most_shared; }
-inline int blocks_at_once(size_t shared_bytes, int most) {  // by a multiprocessor with the memory of one large block
-  return std::clamp(int(shim::most_shared / std::max<size_t>(shared_bytes, 1)), 1, most);
+inline int64_t places(size_t shared_bytes, int most) {  // of multiprocessors with the memory of one large block
+  return int64_t(multiprocessors()) * std::clamp(int(shim::most_shared / std::max<size_t>(shared_bytes, 1)), 1, most);
 }
 
 inline void prefetch(const void*) {}
